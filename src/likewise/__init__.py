@@ -1,0 +1,43 @@
+"""likewise: every machine of your Dask cluster runs the Python environment that you are looking at.
+
+The names below are loaded when first used: ``import likewise`` itself costs nothing, because the node side imports it
+before anything else is there.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from likewise.cluster.local import Cluster
+    from likewise.errors import LikewiseError
+    from likewise.model.plan import Plan
+    from likewise.model.snapshot import Snapshot
+    from likewise.model.verify import VerifyReport
+    from likewise.sync import plan, scan
+
+__version__ = "0.1.0"
+__all__ = ["Cluster", "LikewiseError", "Plan", "Snapshot", "VerifyReport", "__version__", "plan", "scan"]
+
+_WHERE = {
+    "Cluster": "likewise.cluster.local",
+    "LikewiseError": "likewise.errors",
+    "Plan": "likewise.model.plan",
+    "Snapshot": "likewise.model.snapshot",
+    "VerifyReport": "likewise.model.verify",
+    "plan": "likewise.sync",
+    "scan": "likewise.sync",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

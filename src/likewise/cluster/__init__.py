@@ -1,0 +1,1 @@
+"""Cluster and its backends: how a node's command is started."""

@@ -1,0 +1,25 @@
+"""Where each kind of content lies beneath the root of a store. Shared by whoever writes and whoever reads one."""
+
+from __future__ import annotations
+
+from likewise.model.digest import Digest
+
+
+def layer_key(digest: Digest) -> str:
+    """The archive of the layer with this digest."""
+    return f"layers/{digest[:2]}/{digest}"
+
+
+def manifest_key(manifest_id: Digest) -> str:
+    """The manifest with this id, as canonical JSON."""
+    return f"manifests/{manifest_id}"
+
+
+def kit_key(kit_id: Digest) -> str:
+    """The kit (``.tar.gz``) whose manifest has this id."""
+    return f"kits/{kit_id}"
+
+
+def note_key(kind: str, digest: Digest) -> str:
+    """A small remembered fact about `digest`: which bytecode layer belongs to it, what a source tree was built to."""
+    return f"notes/{kind}/{digest[:2]}/{digest}"

@@ -1,0 +1,210 @@
+"""A layer: the content-addressed files of one distribution, interpreter or code tree.
+
+The identity of a layer is the digest of its *listing*: a canonical text with one line per file. The same text
+opens the layer's archive and lies beside its unpacked tree on a node, so whoever holds a layer can check it
+against its digest without trusting anybody.
+
+Paths are relative and begin with a *scheme* (the wheel specification's install schemes, and three of ours), so
+that a layer says nothing about where it was taken from or where it will lie.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from likewise.errors import LayerError
+from likewise.model.digest import EMPTY, Digest, digest_bytes, is_digest
+
+SCHEMES = frozenset({"purelib", "scripts", "data", "headers", "code", "interpreter", "native"})
+"""First component of every path. ``platlib`` is ``purelib`` here: on Linux they are one directory."""
+
+LISTING_MAGIC = "likewise-layer 1\n"
+
+
+class LayerKind(str, enum.Enum):
+    """What a layer holds."""
+
+    DISTRIBUTION = "distribution"
+    CODE = "code"
+    INTERPRETER = "interpreter"
+    NATIVE = "native"
+    BYTECODE = "bytecode"
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a layer.
+
+    Attributes
+    ----------
+    path : str
+        Relative, ``/``-separated, beginning with a scheme: ``purelib/numpy/__init__.py``.
+    sha256 : Digest
+        Of the content; of nothing for a symbolic link.
+    size : int
+        Bytes; 0 for a symbolic link.
+    executable : bool
+    link : str
+        Target of a relative symbolic link that stays inside the layer's scheme directory, else "".
+    """
+
+    path: str
+    sha256: Digest
+    size: int
+    executable: bool = False
+    link: str = ""
+
+
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the client can read the content of `entry`: a file of its own, or `data` made in memory.
+
+    This is a fact about the client and never leaves it.
+    """
+
+    entry: FileEntry
+    path: str = ""
+    data: bytes | None = None
+
+
+class LayerSource(msgspec.Struct, frozen=True, kw_only=True):
+    """All files of one layer as they lie on the client; `digest` is the identity they amount to."""
+
+    kind: LayerKind
+    name: str
+    version: str
+    files: tuple[SourceFile, ...]
+    digest: Digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of content."""
+        return sum(f.entry.size for f in self.files)
+
+
+def layer_source(kind: LayerKind, name: str, version: str, files: Iterable[SourceFile]) -> LayerSource:
+    """Sort `files`, check their paths and compute the digest.
+
+    Raises
+    ------
+    LayerError
+        When a path may not be shipped (see `check_entries`).
+    """
+    ordered = tuple(sorted(files, key=lambda f: f.entry.path))
+    entries = [f.entry for f in ordered]
+    check_entries(entries, where=f"{name} {version}".strip())
+    return LayerSource(kind=kind, name=name, version=version, files=ordered, digest=layer_digest(entries))
+
+
+def encode_listing(entries: Sequence[FileEntry]) -> bytes:
+    """The canonical listing of sorted `entries`. NUL separates fields: it can't occur in a path."""
+    lines = [LISTING_MAGIC]
+    lines += [f"{e.path}\0{e.sha256}\0{e.size}\0{'x' if e.executable else '-'}\0{e.link}\0\n" for e in entries]
+    return "".join(lines).encode("utf-8")
+
+
+def decode_listing(data: bytes, *, where: str = "layer") -> tuple[FileEntry, ...]:
+    """Read a listing back, refusing everything that `encode_listing` would not have written.
+
+    Raises
+    ------
+    LayerError
+        When the text is malformed, unsorted, or names a path that may not be shipped.
+    """
+    try:
+        text = data.decode("utf-8")
+        head, body = text[: len(LISTING_MAGIC)], text[len(LISTING_MAGIC) :]
+        if head != LISTING_MAGIC or (body and not body.endswith("\0\n")):
+            raise ValueError("not a layer listing")
+        entries = tuple(_decode_line(line) for line in body.split("\0\n")[:-1])
+    except (UnicodeDecodeError, ValueError) as error:
+        raise LayerError(f"The layer's listing is damaged ({error}).", where=where) from error
+    if list(entries) != sorted(entries, key=lambda e: e.path):
+        raise LayerError("The layer's listing is not in canonical order.", where=where)
+    check_entries(entries, where=where)
+    return entries
+
+
+def _decode_line(line: str) -> FileEntry:
+    path, sha256, size, flag, link = line.split("\0")
+    if not is_digest(sha256) or flag not in ("x", "-") or not size.isascii() or not size.isdigit():
+        raise ValueError(f"bad line for {path!r}")
+    return FileEntry(path=path, sha256=Digest(sha256), size=int(size), executable=flag == "x", link=link)
+
+
+def layer_digest(entries: Sequence[FileEntry]) -> Digest:
+    """The identity of the layer with these sorted entries."""
+    return digest_bytes(encode_listing(entries))
+
+
+def check_entries(entries: Sequence[FileEntry], *, where: str) -> None:
+    """Refuse paths that escape, collide, or can't be represented; all problems in one error.
+
+    Raises
+    ------
+    LayerError
+        With every offending path in ``details["paths"]``.
+    """
+    problems: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    leaves = {e.path for e in entries}
+    for entry in entries:
+        reason = path_problem(entry.path) or _link_problem(entry)
+        folded = entry.path.casefold()
+        if not reason and folded in seen:
+            reason = f"collides with {seen[folded]!r} where case is ignored"
+        if not reason and any(parent in leaves for parent in _parents(entry.path)):
+            reason = "lies beneath another file"
+        if reason:
+            problems[entry.path] = reason
+        seen[folded] = entry.path
+    if problems:
+        listed = "; ".join(f"{p!r} {r}" for p, r in list(problems.items())[:5])
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise LayerError(
+            f"The file list names paths that may not be shipped: {listed}{more}.",
+            where=where,
+            todo="Reinstall the distribution, or leave it out with package_sync_ignore.",
+            details={"paths": problems},
+        )
+
+
+def path_problem(path: str) -> str:
+    """Why `path` may not be in a layer, or ""."""
+    parts = path.split("/")
+    if path.startswith("/") or "\\" in parts[0] or ":" in parts[0]:
+        return "is absolute"
+    if parts[0] not in SCHEMES or len(parts) < 2:
+        return "has no known scheme"
+    if any(part in ("", ".", "..") for part in parts):
+        return "escapes its directory"
+    if "\0" in path:
+        return "contains a NUL"
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    return ""
+
+
+def _link_problem(entry: FileEntry) -> str:
+    if not entry.link:
+        return ""
+    if entry.size or entry.sha256 != EMPTY or entry.executable:
+        return "is a link with content"
+    if entry.link.startswith("/") or "\0" in entry.link:
+        return "is an absolute link"
+    depth = entry.path.count("/") - 1  # components between the scheme directory and the link itself
+    for part in entry.link.split("/"):
+        depth += -1 if part == ".." else 0 if part in ("", ".") else 1
+        if depth < 0:
+            return "is a link that leaves the layer"
+    return ""
+
+
+def _parents(path: str) -> Iterable[str]:
+    cut = path.rfind("/")
+    while cut > 0:
+        yield path[:cut]
+        cut = path.rfind("/", 0, cut)

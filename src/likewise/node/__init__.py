@@ -1,0 +1,1 @@
+"""What runs on the machines: bootstrap, materialise, verify. Imports nothing heavier than msgspec and zstd."""

@@ -1,0 +1,1 @@
+"""From a Snapshot and a Target to a Plan: what happens to each distribution, and why."""
