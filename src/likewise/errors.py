@@ -31,9 +31,7 @@ class LikewiseError(Exception):
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
 
-    def __init__(
-        self, what: str, *, where: str = "", todo: str = "", details: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", todo: str = "", details: Mapping[str, Any] | None = None) -> None:
         self.what = what
         self.where = where
         self.todo = todo
@@ -58,9 +56,7 @@ class LikewiseError(Exception):
         }
 
 
-def _rebuild(
-    cls: type[LikewiseError], what: str, where: str, todo: str, details: Mapping[str, Any]
-) -> LikewiseError:
+def _rebuild(cls: type[LikewiseError], what: str, where: str, todo: str, details: Mapping[str, Any]) -> LikewiseError:
     return cls(what, where=where, todo=todo, details=details)
 
 

@@ -1,0 +1,29 @@
+"""Fixtures shared by all tests: every cache and HOME lie in a temporary folder of the test run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `support`
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the caches of the person who runs it."""
+    home = tmp_path_factory.mktemp("likewise-cache")
+    monkeypatch.setenv("LIKEWISE_CACHE", str(home))
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    return home
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need root are skipped by name for everyone else."""
+    if os.name == "posix" and os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))

@@ -1,0 +1,1 @@
+"""What the tests share: real prefixes, real wheels, masked folders."""
