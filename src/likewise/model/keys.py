@@ -23,3 +23,8 @@ def kit_key(kit_id: Digest) -> str:
 def note_key(kind: str, digest: Digest) -> str:
     """A small remembered fact about `digest`: which bytecode layer belongs to it, what a source tree was built to."""
     return f"notes/{kind}/{digest[:2]}/{digest}"
+
+
+def script_key(digest: Digest) -> str:
+    """A bootstrap script with this digest."""
+    return f"scripts/{digest}"

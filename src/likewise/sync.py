@@ -1,0 +1,390 @@
+"""The one place that joins the stages: prefix → Snapshot → Plan → layers → store → Manifest and kit.
+
+`resolve` answers *what is this environment?* and changes nothing but caches; `publish` makes sure that the store holds
+every layer of it. `prepare` is one after the other. A second run of an unchanged environment finds everything there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from likewise.events import Notice, Reporter, Silent
+from likewise.layers.bytecode import compile_layers
+from likewise.layers.editable import build_editables
+from likewise.layers.interpreter import interpreter_source
+from likewise.layers.kit import write_kit
+from likewise.layers.native import examine
+from likewise.layers.pack import write_archive
+from likewise.model.digest import Digest, digest_bytes
+from likewise.model.keys import kit_key, layer_key, manifest_key, note_key, script_key
+from likewise.model.layer import LayerSource
+from likewise.model.manifest import LayerRef, Manifest
+from likewise.model.plan import Action, Plan
+from likewise.model.report import LaunchReport
+from likewise.model.snapshot import CodePosition, Problem, Severity, Snapshot
+from likewise.model.target import Target
+from likewise.model.verify import Difference, DifferenceKind
+from likewise.node.command import Launch, bootstrap_script
+from likewise.plan.planner import PlanOptions, make_plan
+from likewise.scan import Scanned, scan_prefix
+from likewise.scan.code import Limits
+from likewise.scan.probe import probe_here, probe_python
+from likewise.settings import Settings, resolve_settings
+from likewise.stages import Stages
+from likewise.store.local import LocalStore
+
+
+def scan(python: str | None = None, *, reporter: Reporter | None = None) -> Snapshot:
+    """What is here: the interpreter, every distribution and the loose code.
+
+    Parameters
+    ----------
+    python : str, optional
+        Another interpreter to look at, as a path. Default: the running one, with its ``sys.path`` as it is now.
+    reporter : Reporter, optional
+
+    Raises
+    ------
+    ScanError
+        When the prefix can't be read or the loose code is beyond its limits.
+    """
+    return _scan(resolve_settings(), python, Stages(reporter or Silent())).snapshot
+
+
+def plan(
+    snapshot: Snapshot | None = None,
+    *,
+    target: Target | None = None,
+    strict: bool = False,
+    ignore: Iterable[str] = (),
+    only: Iterable[str] = (),
+    fail_on: str = "critical-only",
+    reporter: Reporter | None = None,
+) -> Plan:
+    """What would happen to each distribution, and why: the dry run.
+
+    Parameters
+    ----------
+    snapshot : Snapshot, optional
+        Default: `scan()`.
+    target : Target, optional
+        The nodes. Default: machines like this one.
+    strict, ignore, only, fail_on
+        See `likewise.plan.planner.PlanOptions`.
+    reporter : Reporter, optional
+
+    Raises
+    ------
+    PlanError, UsageError, UnsupportedError
+    """
+    snapshot = snapshot or scan(reporter=reporter)
+    options = PlanOptions(strict=strict, ignore=tuple(ignore), only=tuple(only), fail_on=fail_on)
+    return make_plan(snapshot, target, options)
+
+
+def open_store(settings: Settings | None = None) -> LocalStore:
+    """The local store, as the settings say."""
+    settings = settings or resolve_settings()
+    return LocalStore(settings.store, max_age=settings.max_age, max_size=settings.max_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """What the environment is: every layer's identity, and where the client can read its files."""
+
+    snapshot: Snapshot
+    plan: Plan
+    layers: tuple[LayerSource, ...]  # in the manifest's order
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An environment whose layers, manifest and kit are in the store, leased until `close`."""
+
+    snapshot: Snapshot
+    plan: Plan
+    manifest: Manifest
+    problems: tuple[Problem, ...]
+    kit_id: Digest
+    kit_sha256: Digest
+    script: Path
+    store: LocalStore
+    report: LaunchReport
+    options: PlanOptions
+    python: str | None = None
+    _lease: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def launch(self, cache: Path) -> Launch:
+        """The command prefix that runs Python in this environment on a node with the cache folder `cache`."""
+        return Launch(
+            script=str(self.script),
+            cache=str(cache),
+            store=str(self.store.root),
+            manifest=self.manifest.id,
+            kit=str(self.store.path(kit_key(self.kit_id))),
+            kit_id=self.kit_id,
+            kit_sha256=self.kit_sha256,
+        )
+
+    def drift(self) -> tuple[Difference, ...]:
+        """How the client's environment differs now from the manifest."""
+        settings = resolve_settings()
+        with open_store(settings) as store:
+            now = resolve(self.options, settings=settings, store=store, stages=Stages(Silent()), python=self.python)
+        return compare(self.manifest, now.layers)
+
+    def close(self) -> None:
+        """Give the layers back to expiry."""
+        self._lease.close()
+
+
+def prepare(
+    options: PlanOptions | None = None, *, reporter: Reporter | None = None, python: str | None = None
+) -> Prepared:
+    """Scan, plan, build what has to be built, and put every layer that is not there yet into the store.
+
+    Parameters
+    ----------
+    options : PlanOptions, optional
+    reporter : Reporter, optional
+    python : str, optional
+        As in `scan`.
+
+    Raises
+    ------
+    LikewiseError
+        Any of its leaves; what was put into the store so far stays and is used by the next try.
+    """
+    settings = resolve_settings()
+    stages = Stages(reporter or Silent())
+    options = options or PlanOptions()
+    store = open_store(settings)
+    resolved = resolve(options, settings=settings, store=store, stages=stages, python=python)
+    for problem in resolved.problems:
+        if problem.severity is not Severity.NOTE:
+            stages.reporter.report(
+                Notice(message=problem.message, subject=problem.subject, severity=problem.severity.value)
+            )
+    return publish(resolved, options, settings=settings, store=store, stages=stages, python=python)
+
+
+def resolve(
+    options: PlanOptions, *, settings: Settings, store: LocalStore, stages: Stages, python: str | None = None
+) -> Resolved:
+    """Scan, plan, build editables, and name every layer of the environment. Nothing is packed."""
+    scanned = _scan(settings, python, stages)
+    with stages.stage("plan") as stage:
+        chosen = make_plan(scanned.snapshot, None, options)
+        stage.summary = _plan_summary(chosen)
+    interpreter = scanned.snapshot.interpreter
+    wanted = {d.name for d in chosen.decisions if d.action is not Action.DROP}
+    with stages.stage("build") as stage:
+        built = build_editables(
+            [e for e in scanned.editables if e.name in wanted],
+            python=interpreter.executable,
+            notes=store,
+            work=settings.work,
+            reporter=stages.reporter,
+            jobs=settings.jobs,
+        )
+        stage.did(built=built.built, reused=built.reused)
+        stage.summary = f"{built.built} built, {built.reused} unchanged"
+    sources = {**scanned.sources, **built.sources}
+    with stages.stage("interpreter") as stage:
+        python_layer, python_problems = interpreter_source(interpreter, work=settings.work)
+        kept = [sources[name] for name in sorted(sources) if name in wanted]
+        native = examine([python_layer, *kept], interpreter=interpreter, work=settings.work)
+        stage.summary = f"Python {interpreter.version}, {len(native.source.files) if native.source else 0} libraries"
+    layers = [python_layer, *kept, *([native.source] if native.source else [])]
+    problems = (*chosen.problems, *built.problems, *python_problems, *native.problems)
+    return Resolved(snapshot=scanned.snapshot, plan=chosen, layers=tuple(layers), problems=problems)
+
+
+def compare(manifest: Manifest, layers: Sequence[LayerSource]) -> tuple[Difference, ...]:
+    """How `layers` (the client now) differ from `manifest`, one difference for each layer concerned."""
+    then = {ref.name: ref for ref in manifest.layers}
+    now = {layer.name: layer for layer in layers}
+    differences = []
+    for name in sorted(then.keys() | now.keys()):
+        old, new = then.get(name), now.get(name)
+        if old is None or new is None or old.digest != new.digest:
+            differences.append(
+                Difference(
+                    node="client",
+                    kind=DifferenceKind.CLIENT,
+                    layer=name,
+                    subject=name,
+                    expected=f"{old.version} {old.digest[:12]}".strip() if old else "not there",
+                    actual=f"{new.version} {new.digest[:12]}".strip() if new else "not there",
+                )
+            )
+    return tuple(differences)
+
+
+def publish(
+    resolved: Resolved,
+    options: PlanOptions,
+    *,
+    settings: Settings,
+    store: LocalStore,
+    stages: Stages,
+    python: str | None = None,
+) -> Prepared:
+    """Put what is missing into the store; lease all of it."""
+    interpreter = resolved.snapshot.interpreter
+    with ExitStack() as undo:
+        undo.enter_context(store.lease([layer_key(layer.digest) for layer in resolved.layers]))
+        bytecode, fresh = _bytecode(resolved, settings, store, stages)
+        undo.enter_context(store.lease([layer_key(digest) for digest in bytecode.values()]))
+        _pack([*resolved.layers, *fresh], settings, store, stages)
+        with stages.stage("kit") as stage:
+            manifest = _manifest(resolved, bytecode)
+            kit = _kit_manifest(manifest)
+            script = bootstrap_script()
+            keys = [manifest_key(manifest.id), manifest_key(kit.id), kit_key(kit.id), script_key(digest_bytes(script))]
+            undo.enter_context(store.lease(keys))
+            kit_sha256, made = _kit(kit, [*resolved.layers, *fresh], store)
+            store.put_bytes(manifest_key(manifest.id), manifest.encode())
+            store.put_bytes(keys[-1], script)
+            stage.did(kits=int(made))
+            stage.summary = "made" if made else "unchanged"
+        return Prepared(
+            snapshot=resolved.snapshot,
+            plan=resolved.plan,
+            manifest=manifest,
+            problems=resolved.problems,
+            kit_id=kit.id,
+            kit_sha256=kit_sha256,
+            script=store.path(keys[-1]),
+            store=store,
+            report=stages.launch_report(),
+            options=options,
+            python=python or interpreter.executable if python else None,
+            _lease=undo.pop_all(),
+        )
+
+
+def _scan(settings: Settings, python: str | None, stages: Stages) -> Scanned:
+    with stages.stage("scan") as stage:
+        probe = probe_python(python) if python else probe_here()
+        limits = Limits(max_bytes=settings.code_max_bytes, max_entries=settings.code_max_entries)
+        scanned = scan_prefix(probe, facts_dir=settings.facts, limits=limits, reporter=stages.reporter)
+        snapshot = scanned.snapshot
+        stage.summary = f"{len(snapshot.distributions)} distributions, {len(snapshot.code)} code roots"
+    return scanned
+
+
+def _plan_summary(plan: Plan) -> str:
+    counts = {action: sum(d.action is action for d in plan.decisions) for action in Action}
+    return ", ".join(f"{n} {action.value}" for action, n in counts.items() if n)
+
+
+def _bytecode(
+    resolved: Resolved, settings: Settings, store: LocalStore, stages: Stages
+) -> tuple[dict[Digest, Digest], list[LayerSource]]:
+    """The bytecode layer of each layer (by digest), and those that had to be compiled now."""
+    interpreter = resolved.snapshot.interpreter
+    kind = f"bytecode-{interpreter.cache_tag}-{interpreter.magic}"
+    with stages.stage("bytecode", unit="files") as stage:
+        known: dict[Digest, Digest] = {}
+        for layer in resolved.layers:
+            note = store.get_bytes(note_key(kind, layer.digest))
+            if note is not None and (not note or store.has(layer_key(Digest(note.decode())))):
+                known[layer.digest] = Digest(note.decode())
+        missing = [layer for layer in resolved.layers if layer.digest not in known]
+        compiled = compile_layers(
+            missing,
+            python=interpreter.executable,
+            work=settings.work,
+            jobs=settings.jobs,
+            progress=stage.advance,
+        )
+        stage.did(compiled=len(missing))
+        stage.summary = f"{len(missing)} layers compiled, {len(known)} unchanged"
+    fresh = []
+    for layer in missing:
+        source = compiled.get(layer.digest)
+        known[layer.digest] = source.digest if source else Digest("")
+        if source:
+            fresh.append(source)
+    return {layer: code for layer, code in known.items() if code}, fresh
+
+
+def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, stages: Stages) -> None:
+    """Write the archive of every layer that the store lacks, the largest first so that no core is idle at the end."""
+    missing = {layer.digest: layer for layer in layers if not store.has(layer_key(layer.digest))}
+    size = sum(layer.size for layer in missing.values())
+    with stages.stage("pack", total=size) as stage:
+
+        def pack_one(layer: LayerSource) -> None:
+            with store.create(layer_key(layer.digest)) as out:
+                write_archive(layer, out, level=settings.pack_level, progress=stage.advance)
+
+        ordered = sorted(missing.values(), key=lambda layer: -layer.size)
+        with ThreadPoolExecutor(max_workers=settings.jobs, thread_name_prefix="likewise-pack") as pool:
+            futures = [pool.submit(pack_one, layer) for layer in ordered]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        stage.did(packed=len(missing), bytes=size)
+        stage.summary = f"{len(missing)} layers packed" if missing else "nothing to pack"
+
+
+def _manifest(resolved: Resolved, bytecode: Mapping[Digest, Digest]) -> Manifest:
+    interpreter = resolved.snapshot.interpreter
+    refs = [
+        LayerRef(
+            kind=layer.kind,
+            name=layer.name,
+            version=layer.version,
+            digest=layer.digest,
+            files=len(layer.files),
+            size=layer.size,
+            bytecode=bytecode.get(layer.digest),
+        )
+        for layer in resolved.layers
+    ]
+    shipped = {layer.name for layer in resolved.layers}
+    code = [root for root in resolved.snapshot.code if root.name in shipped and root.name.startswith("code-")]
+    return Manifest(
+        target=resolved.plan.target,
+        python=interpreter.python,
+        cache_tag=interpreter.cache_tag,
+        layers=tuple(refs),
+        before=tuple(root.name for root in code if root.position is CodePosition.BEFORE),
+        after=tuple(root.name for root in code if root.position is CodePosition.AFTER),
+        kit=resolved.plan.kit,
+    )
+
+
+def _kit_manifest(manifest: Manifest) -> Manifest:
+    """The manifest of the kit: the interpreter and the distributions that a node needs to join."""
+    first, *rest = manifest.layers
+    return Manifest(
+        target=manifest.target,
+        python=manifest.python,
+        cache_tag=manifest.cache_tag,
+        layers=(first, *(ref for ref in rest if ref.name in manifest.kit)),
+    )
+
+
+def _kit(kit: Manifest, sources: Sequence[LayerSource], store: LocalStore) -> tuple[Digest, bool]:
+    """Put the kit into the store unless it is there; its sha256, and whether it was made now."""
+    note = note_key("kit", kit.id)
+    remembered = store.get_bytes(note)
+    if remembered is not None and store.has(kit_key(kit.id)):
+        return Digest(remembered.decode()), False
+    by_digest = {source.digest: source for source in sources}
+    store.remove(kit_key(kit.id))
+    with store.create(kit_key(kit.id)) as out:
+        digest = write_kit(kit, by_digest, out)
+    store.put_bytes(note, digest.encode())
+    return digest, True
