@@ -1,0 +1,90 @@
+"""What a file contained when it had these stat facts: the reason why a second scan only looks and does not read."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from likewise.model.digest import Digest, digest_bytes
+
+RACY_NS = 2_000_000_000
+"""Files changed less than this before the scan began are not remembered: a later write could leave the same time
+stamps (git's "racy" entries; 2 s is the resolution of the coarsest file systems in use)."""
+
+KEEP_DAYS = 30
+"""Facts that no scan asked for in this time are forgotten."""
+
+_Fact = tuple[int, int, int, int, str, int]  # size, mtime_ns, ctime_ns, inode, sha256, day last used
+
+
+class Facts:
+    """Stat facts -> sha256 for the files of one prefix, kept in one file of `folder`.
+
+    `digest` and `remember` may be called from several threads. A damaged or unreadable file counts as empty, and
+    writing is best effort, since losing it costs only time.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when missing, private to the user.
+    prefix : str
+        Whose files these are; names the file.
+    """
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        self._file = folder / f"{digest_bytes(os.fsencode(prefix))[:32]}.facts"
+        self._began = time.time_ns()
+        self._today = self._began // 86_400_000_000_000
+        self._facts = self._load()
+        self._changed = False
+        self._used: set[str] = set()
+
+    def digest(self, path: str, stat: os.stat_result) -> Digest | None:
+        """The sha256 of the file at `path`, when its stat facts are the ones known; else None."""
+        fact = self._facts.get(path)
+        if fact is None or fact[:4] != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino):
+            return None
+        self._used.add(path)
+        return Digest(fact[4])
+
+    def remember(self, path: str, stat: os.stat_result, digest: Digest) -> None:
+        """Keep the digest of `path`, read after `stat` was taken; ignored for files too young to be sure of."""
+        if max(stat.st_mtime_ns, stat.st_ctime_ns) > self._began - RACY_NS:
+            return
+        self._facts[path] = (
+            stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, digest, self._today,
+        )  # fmt: skip
+        self._used.add(path)
+        self._changed = True
+
+    def save(self) -> None:
+        """Write what changed, atomically; forget what was not used for `KEEP_DAYS`."""
+        stale = any(self._facts[path][5] != self._today for path in self._used)
+        if not (self._changed or stale):
+            return
+        for path in self._used:
+            self._facts[path] = (*self._facts[path][:5], self._today)
+        kept = {p: f for p, f in self._facts.items() if f[5] > self._today - KEEP_DAYS}
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self._file.parent, prefix=".facts-")
+            try:
+                with open(descriptor, "wb") as out:
+                    out.write(msgspec.msgpack.encode(kept))
+                os.replace(temporary, self._file)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+        except OSError:
+            return
+        self._changed = False
+
+    def _load(self) -> dict[str, _Fact]:
+        try:
+            return msgspec.msgpack.decode(self._file.read_bytes(), type=dict[str, _Fact])
+        except (OSError, msgspec.DecodeError):
+            return {}
