@@ -1,1 +1,1 @@
-"""Where layers are kept."""
+"""Where the client keeps layers, manifests and kits: a local directory."""
