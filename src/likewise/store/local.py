@@ -29,7 +29,7 @@ from likewise.errors import StoreError
 from likewise.store.failures import absent, store_error
 from likewise.store.folder import LEASES, TEMPORARY, Folder, OutFile
 from likewise.store.lease import Lease, read_leases
-from likewise.store.values import KINDS, Item, KindInfo, PruneReport, StoreInfo, check_key, choose_expired
+from likewise.store.values import RESERVED, Item, KindInfo, PruneReport, StoreInfo, check_key, choose_expired
 
 MAX_AGE = timedelta(hours=24)
 GRACE = timedelta(minutes=10)
@@ -228,16 +228,14 @@ class LocalStore:
         items = list(self._items())
         leases = self._folder.held(LEASES)
         leased = read_leases(leases)
-        by_kind = {
-            kind: KindInfo(items=len(sizes), bytes=sum(sizes))
-            for kind in KINDS
-            if (sizes := [item.size for item in items if item.key.startswith(kind + "/")])
-        }
+        sizes: dict[str, list[int]] = {}
+        for item in items:
+            sizes.setdefault(item.key.partition("/")[0], []).append(item.size)
         return StoreInfo(
             root=str(self.root),
             items=len(items),
             bytes=sum(item.size for item in items),
-            by_kind=by_kind,
+            by_kind={kind: KindInfo(items=len(some), bytes=sum(some)) for kind, some in sorted(sizes.items())},
             leased=sum(item.key in leased for item in items),
             leases=len(leases),
             oldest_use=min((item.used for item in items), default=None),
@@ -270,12 +268,14 @@ class LocalStore:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._stamp(Path(temporary))
             raw.close()
+            if os.stat(temporary).st_size == 0:
+                raise StoreError("Content can't be empty: a power cut leaves empty files.", where=str(path))
             # A key that is taken counts as used now, unless its content is the empty file of a power cut.
             if replace or not (_link(temporary, path) or self._use(path)):
                 os.replace(temporary, path)
 
     def _items(self) -> Iterator[Item]:
-        for kind in KINDS:
+        for kind in (name for name in os.listdir(self.root) if name not in RESERVED):
             for folder, _, names in os.walk(self.root / kind):
                 for name in names:
                     path = Path(folder, name)

@@ -9,8 +9,10 @@ import msgspec
 
 from likewise.errors import StoreError
 
-KINDS = ("layers", "manifests", "kits", "notes")
-_KEY = re.compile(rf"(?:{'|'.join(KINDS)})(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+RESERVED = frozenset({"tmp", "leases", "lock"})
+"""Names in a store's directory that are no kind of content."""
+
+_KEY = re.compile(r"[a-z]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 
 
 def check_key(key: str) -> str:
@@ -21,7 +23,7 @@ def check_key(key: str) -> str:
     StoreError
         When it may not.
     """
-    if not _KEY.fullmatch(key):
+    if not _KEY.fullmatch(key) or key.partition("/")[0] in RESERVED:
         raise StoreError(f"{key!r} can't be a key of the store.")
     return key
 
@@ -50,7 +52,7 @@ class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):
     items, bytes : int
         Number and bytes of all content.
     by_kind : dict of str to KindInfo
-        By the first component of the key: ``layers``, ``manifests``, ``kits``, ``notes``.
+        By the first component of the key: ``layers``, ``manifests``, ``kits``, ``notes``, …
     leased : int
         Items that a living cluster uses, so that `prune` keeps them.
     leases : int
