@@ -1,0 +1,118 @@
+"""``likewise run SCRIPT``: a cluster of this environment, for a program that knows nothing of likewise."""
+
+from __future__ import annotations
+
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from likewise.cli import options
+from likewise.cli.failure import INTERRUPTED
+from likewise.cli.perspective import as_script
+from likewise.cli.render import console_reporter
+from likewise.events import Reporter
+
+if TYPE_CHECKING:
+    from likewise.cluster.local import Cluster
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("-w", "--workers", type=click.IntRange(min=1), metavar="N", help="Number of workers.")
+@options.quiet
+@click.argument("script", type=click.Path(exists=True, path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(workers: int | None, quiet: bool, script: Path, arguments: tuple[str, ...]) -> int:
+    """Run SCRIPT with its ARGUMENTS, as Python would, with a cluster of this environment as its default client.
+
+    In the script, dask.compute(), Client.current() and a plain Client() use that cluster. It is closed when the
+    script ends, however it ends; the exit code is the script's own.
+    """
+    with as_script(script), _terminable(), ExitStack() as stack:
+        with console_reporter(quiet=quiet) as reporter:
+            cluster = _start(workers, reporter)
+        stack.callback(cluster.close)
+        stack.enter_context(_default_client(cluster))
+        return run_script(script, arguments)
+
+
+def _start(workers: int | None, reporter: Reporter) -> Cluster:
+    from likewise.cluster.local import Cluster
+
+    return Cluster(**({} if workers is None else {"n_workers": workers}), reporter=reporter)
+
+
+@contextmanager
+def _default_client(cluster: Cluster) -> Iterator[None]:
+    """Make the cluster what ``dask.compute()`` and a ``Client()`` without an address use."""
+    import dask
+
+    tls = cluster.security.get_tls_config_for_role("client") if cluster.security else {}
+    settings = {
+        "scheduler-address": cluster.scheduler_address,
+        "distributed.comm.tls.ca-file": tls.get("ca_file"),
+        "distributed.comm.tls.client.cert": tls.get("cert"),
+        "distributed.comm.tls.client.key": tls.get("key"),
+    }
+    with dask.config.set(settings), cluster.get_client():
+        yield
+
+
+def run_script(script: Path, arguments: Sequence[str]) -> int:
+    """Run `script` as ``__main__`` and return the exit code that Python would have given it."""
+    saved, sys.argv = sys.argv, [str(script), *arguments]
+    try:
+        runpy.run_path(str(script.absolute()), run_name="__main__")
+    except SystemExit as end:
+        return _exit_code(end)
+    except BaseException as error:
+        _show_traceback(error, str(script.absolute()))
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+    finally:
+        sys.argv = saved
+    return 0
+
+
+def _exit_code(end: SystemExit) -> int:
+    """What Python makes of ``sys.exit(…)``: a number, nothing for success, or a message."""
+    if end.code is None:
+        return 0
+    if isinstance(end.code, int):
+        return end.code
+    print(end.code, file=sys.stderr)
+    return 1
+
+
+def _show_traceback(error: BaseException, script: str) -> None:
+    """The traceback from the script on: what likewise and runpy did before is none of the user's business."""
+    start = at = error.__traceback__
+    while at is not None:
+        name = at.tb_frame.f_code.co_filename
+        if name == script or name.startswith(f"{script}/"):
+            start = at
+            break
+        at = at.tb_next
+    if at is None and isinstance(error, SyntaxError):
+        start = None  # the script itself could not be compiled: Python shows no frames then
+    traceback.print_exception(type(error), error, start)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM (a batch system's limit, say) end the script in an orderly way, with the cluster closed."""
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
