@@ -1,0 +1,262 @@
+"""The files of installed distributions, with the sha256 of what is really on the disk.
+
+Three steps, so that all distributions of a prefix are read by one pool of threads with one progress bar::
+
+    listings = [list_files(d, layout=layout) for d in dist_infos]      # RECORD and lstat; nothing is read
+    unowned = find_unlisted(listings)                                  # files that no RECORD names
+    results = settle(listings, facts, progress=…)                      # hashes what `facts` doesn't know
+
+`dist_files` does them for a single distribution. `layer_source(LayerKind.DISTRIBUTION, name, version, result.files)`
+then makes the layer; it raises LayerError for names that collide when case is ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from likewise.model.digest import EMPTY, Digest, digest_bytes
+from likewise.model.identity import Layout, layout_for, neutral_script
+from likewise.model.layer import FileEntry, SourceFile, layer_digest
+from likewise.model.snapshot import Problem, Severity
+from likewise.scan.listing import Found, Listing, list_files
+from likewise.scan.unlisted import find_unlisted
+
+__all__ = [
+    "DistFiles",
+    "Facts",
+    "Layout",
+    "Listing",
+    "dist_files",
+    "find_unlisted",
+    "hash_file",
+    "layout_for",
+    "list_files",
+    "record_digest",
+    "settle",
+]
+
+CHUNK = 1 << 20
+SHEBANG_ROOM = 4096  # a path is at most this long
+Progress = Callable[[int, int], None]
+
+
+class Facts(Protocol):
+    """What is known of files from earlier scans."""
+
+    def digest(self, path: str, stat: os.stat_result) -> Digest | None: ...
+    def remember(self, path: str, stat: os.stat_result, digest: Digest) -> None: ...
+
+
+class DistFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of one installed distribution.
+
+    Attributes
+    ----------
+    files : tuple of SourceFile
+        Sorted by path.
+    modified : tuple of str
+        Layer paths whose content is not what `RECORD` claims.
+    missing : tuple of str
+        Layer paths that `RECORD` claims and that are not there.
+    unlisted : tuple of str
+        Layer paths that `RECORD` does not name.
+    problems : tuple of Problem
+        With severity ERROR where a file had to be left out.
+    """
+
+    files: tuple[SourceFile, ...]
+    modified: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def dist_files(dist_info: Path, *, layout: Layout, facts: Facts, owned: Sequence[str] | None = None) -> DistFiles:
+    """All three steps for one distribution that shares its directories with no other. See `list_files`, `settle`."""
+    listing = list_files(dist_info, layout=layout, owned=owned)
+    find_unlisted([listing])
+    return settle([listing], facts)[0]
+
+
+def settle(
+    listings: Sequence[Listing], facts: Facts, *, progress: Progress | None = None, threads: int = 0
+) -> list[DistFiles]:
+    """Make sure of the content of every listed file.
+
+    Parameters
+    ----------
+    listings : sequence of Listing
+    facts : Facts
+        Files it knows are not read; what is read it is told.
+    progress : callable, optional
+        Called with (bytes read so far, bytes to read in all) from any thread; never when there is nothing to read.
+    threads : int, default 0
+        0 for one per processor, at most 8.
+
+    Returns
+    -------
+    list of DistFiles
+        In the order of `listings`.
+    """
+    digests, pending = _known(listings, facts)
+    failures = _read(pending, digests, facts, progress, threads or min(8, os.cpu_count() or 1))
+    return [_result(listing, digests, failures) for listing in listings]
+
+
+def _known(listings: Sequence[Listing], facts: Facts) -> tuple[dict[str, Digest], dict[str, Found]]:
+    digests: dict[str, Digest] = {}
+    pending: dict[str, Found] = {}
+    for listing in listings:
+        for found in listing.files.values():
+            if found.link or found.path in digests:
+                continue
+            digest = facts.digest(found.path, found.stat)
+            if digest is None:
+                pending[found.path] = found
+            else:
+                digests[found.path] = digest
+    return digests, pending
+
+
+def _read(
+    pending: dict[str, Found], digests: dict[str, Digest], facts: Facts, progress: Progress | None, threads: int
+) -> dict[str, str]:
+    """Hash `pending` into `digests`; returns the reason for each file that could not be read."""
+    failures: dict[str, str] = {}
+    if not pending:
+        return failures
+    total = sum(found.stat.st_size for found in pending.values())
+    lock, done = threading.Lock(), 0
+
+    def work(batch: list[Found]) -> None:
+        nonlocal done
+        for found in batch:
+            try:
+                digest = hash_file(found.path)
+            except OSError as error:
+                failures[found.path] = error.strerror or str(error)
+                continue
+            digests[found.path] = digest
+            facts.remember(found.path, found.stat, digest)
+        if progress:
+            with lock:
+                done += sum(found.stat.st_size for found in batch)
+                progress(done, total)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, _batches(pending)):
+            pass
+    return failures
+
+
+def _batches(pending: dict[str, Found]) -> Iterator[list[Found]]:
+    """Up to 64 files or 8 MiB each: a task per file would cost more than reading it."""
+    batch: list[Found] = []
+    size = 0
+    for found in pending.values():
+        batch.append(found)
+        size += found.stat.st_size
+        if len(batch) >= 64 or size >= 8 << 20:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def hash_file(path: str) -> Digest:
+    """The sha256 of the file at `path`, read in chunks."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(descriptor, CHUNK)
+        digest = hashlib.sha256(data)
+        while data:
+            data = os.read(descriptor, CHUNK)
+            digest.update(data)
+        return Digest(digest.hexdigest())
+    finally:
+        os.close(descriptor)
+
+
+def _result(listing: Listing, digests: dict[str, Digest], failures: dict[str, str]) -> DistFiles:
+    files: list[SourceFile] = []
+    modified: list[str] = []
+    for layer_path, found in sorted(listing.files.items()):
+        if found.link:
+            files.append(SourceFile(entry=FileEntry(path=layer_path, sha256=EMPTY, size=0, link=found.link)))
+            continue
+        digest = digests.get(found.path)
+        if digest is None:
+            why = failures.get(found.path, "it vanished")
+            listing.problem("unreadable-file", f"{found.path} can't be read ({why}); it is not shipped.")
+            continue
+        if found.claim is not None and digest != found.claim:
+            modified.append(layer_path)
+        files.append(_script(layer_path, found, listing.layout) or _plain(layer_path, found, digest))
+    if listing.unlisted:
+        shown = ", ".join(sorted(listing.unlisted)[:3]) + (", …" if len(listing.unlisted) > 3 else "")
+        listing.problem("unlisted-files", f"RECORD does not list {len(listing.unlisted)} of its files ({shown}); "
+                        "they are shipped as they are.", Severity.NOTE)  # fmt: skip
+    return DistFiles(
+        files=tuple(files),
+        modified=tuple(modified),
+        missing=tuple(sorted(set(listing.missing))),
+        unlisted=tuple(sorted(listing.unlisted)),
+        problems=tuple(listing.problems),
+    )
+
+
+def _plain(layer_path: str, found: Found, digest: Digest) -> SourceFile:
+    mode = found.stat.st_mode
+    entry = FileEntry(path=layer_path, sha256=digest, size=found.stat.st_size, executable=bool(mode & 0o111))
+    return SourceFile(entry=entry, path=found.path)
+
+
+def _script(layer_path: str, found: Found, layout: Layout) -> SourceFile | None:
+    """A script whose first line names this prefix's interpreter, with the neutral line in its place; else None."""
+    if not layer_path.startswith("scripts/"):
+        return None
+    try:
+        with open(found.path, "rb") as file:
+            head = file.read(SHEBANG_ROOM)
+            if neutral_script(head, lambda path: _is_own(path, layout)) is None:
+                return None
+            data = neutral_script(head + file.read(), lambda path: _is_own(path, layout)) or b""
+    except OSError:
+        return None
+    entry = FileEntry(
+        path=layer_path, sha256=digest_bytes(data), size=len(data), executable=bool(found.stat.st_mode & 0o111)
+    )
+    return SourceFile(entry=entry, data=data)
+
+
+def _is_own(path: str, layout: Layout) -> bool:
+    folder = os.path.dirname(path)
+    return (
+        folder == layout.scripts
+        or path in layout.executables
+        or os.path.realpath(folder) == os.path.realpath(layout.scripts)
+    )
+
+
+def record_digest(dist_info: Path, *, layout: Layout) -> Digest:
+    """The identity that an installed distribution's `RECORD` claims; only scripts, and files without a hash, are read.
+
+    What `settle` finds is the truth; this is how quickly it can be known when the truth is what `RECORD` says.
+    """
+    listing = list_files(dist_info, layout=layout)
+    entries: list[FileEntry] = []
+    for layer_path, found in sorted(listing.files.items()):
+        if found.link:
+            entries.append(FileEntry(path=layer_path, sha256=EMPTY, size=0, link=found.link))
+            continue
+        script = _script(layer_path, found, layout)
+        entries.append((script or _plain(layer_path, found, found.claim or hash_file(found.path))).entry)
+    return layer_digest(entries)

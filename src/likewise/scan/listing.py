@@ -1,0 +1,284 @@
+"""Which files a distribution has, before any of them is read: from its `RECORD`, or from other traces of an install."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from likewise.model.digest import Digest
+from likewise.model.identity import Layout, bytecode_source, entry_points, installed_path, is_generated
+from likewise.model.layer import path_problem
+from likewise.model.snapshot import Problem, Severity
+from likewise.scan.record import Claim, parse_record
+
+
+class Found(NamedTuple):
+    """A file on the disk: absolute path, stat facts, the sha256 that `RECORD` claims; target when kept as a link."""
+
+    path: str
+    stat: os.stat_result
+    claim: Digest | None = None
+    link: str = ""
+
+
+@dataclass(slots=True)
+class Listing:
+    """The files of one distribution, found and not yet read. `find_unlisted` and `settle` complete it.
+
+    Attributes
+    ----------
+    name : str
+        For messages: file name of the dist-info.
+    site : str
+        The directory that its `RECORD` is relative to.
+    layout : Layout
+    scripts : frozenset of str
+        Generated scripts, see `identity.entry_points`.
+    files : dict of str to Found
+        By layer path; content only.
+    claimed : set of str
+        Absolute paths of everything it owns, generated files and missing ones included.
+    missing : list of str
+        Layer paths.
+    unlisted : list of str
+        Layer paths in `files` that `RECORD` does not list.
+    tops : frozenset of str
+        Without a file list: names in `site` that are this distribution's as far as nobody else owns them.
+    problems : list of Problem
+    """
+
+    name: str
+    site: str
+    layout: Layout
+    scripts: frozenset[str] = frozenset()
+    files: dict[str, Found] = field(default_factory=dict)
+    claimed: set[str] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
+    tops: frozenset[str] = frozenset()
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, code: str, message: str, severity: Severity = Severity.ERROR) -> None:
+        """Note a problem of this distribution."""
+        self.problems.append(Problem(code=code, subject=self.name, message=message, severity=severity))
+
+
+def list_files(dist_info: Path, *, layout: Layout, owned: Sequence[str] | None = None) -> Listing:
+    """Find the files of one distribution. Looks at each (lstat), reads none but the lists of names.
+
+    Parameters
+    ----------
+    dist_info : Path
+        A ``.dist-info``, an ``.egg-info`` (directory or file), or the ``EGG-INFO`` of an egg.
+    layout : Layout
+        Of the site directory it lies in.
+    owned : sequence of str, optional
+        Absolute paths that a system package manager or conda owns on its behalf; used in place of `RECORD`.
+    """
+    folder = os.path.abspath(dist_info)
+    site = os.path.dirname(folder)
+    if os.path.basename(folder) == "EGG-INFO":
+        site = os.path.dirname(site)
+    listing = Listing(name=os.path.basename(folder), site=site, layout=layout)
+    listing.scripts = entry_points(_text(os.path.join(folder, "entry_points.txt")))
+    if owned is not None:
+        _from_owned(listing, owned)
+    elif not _from_record(listing, folder):
+        _from_traces(listing, folder)
+    _drop_covered_links(listing)
+    return listing
+
+
+def _from_record(listing: Listing, folder: str) -> bool:
+    if not folder.endswith(".dist-info"):
+        return False
+    path = os.path.join(folder, "RECORD")
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            claims = parse_record(file.read())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:
+        listing.problem("record-unreadable", f"{path} can't be read ({error}); its files are taken from the disk.",
+                        Severity.WARNING)  # fmt: skip
+        return False
+    if not claims:
+        return False
+    add_claims(listing, claims)
+    return True
+
+
+def add_claims(listing: Listing, claims: Iterable[Claim]) -> None:
+    """Look up every claimed path (relative to the site directory, or absolute)."""
+    layout, files, claimed = listing.layout, listing.files, listing.claimed
+    base = listing.site.rstrip("/") + "/"
+    top = installed_path(base + "x", layout)
+    prefix = top[:-1] if top else ""
+    bytecode: list[tuple[str, str, Digest | None]] = []
+    for name, claim in claims:
+        if prefix and name[0] not in "/." and "/." not in name and "//" not in name and name.isprintable():
+            path, layer_path = base + name, prefix + name
+        else:
+            path = os.path.normpath(os.path.join(base, name))
+            layer_path = _checked(listing, path, name)
+            if not layer_path:
+                continue
+        claimed.add(path)
+        if layer_path.endswith((".pyc", ".pyo")):
+            bytecode.append((layer_path, path, claim))
+        elif not is_generated(layer_path, listing.scripts):
+            known = files.get(layer_path)
+            if known is None:
+                add_file(listing, layer_path, path, claim)
+            elif known.claim != claim:  # listed twice with two hashes: no usable claim
+                files[layer_path] = known._replace(claim=None)
+    for layer_path, path, claim in bytecode:
+        source = bytecode_source(layer_path) or ""
+        beside = os.path.join(os.path.dirname(path), "..") if "__pycache__" in layer_path else os.path.dirname(path)
+        on_disk = os.path.normpath(os.path.join(beside, os.path.basename(source)))
+        if source not in files and on_disk not in claimed and not os.path.exists(on_disk):
+            add_file(listing, layer_path, path, claim)
+
+
+def _checked(listing: Listing, path: str, name: str) -> str:
+    """Layer path of a path that isn't plainly harmless, "" when it is refused."""
+    layer_path = installed_path(path, listing.layout)
+    if layer_path is None:
+        listing.problem(
+            "path-escapes",
+            f"RECORD names {name!r}, which lies outside {listing.layout.prefix}; it is neither read nor shipped. "
+            "Reinstall the distribution from a source you trust.",
+        )
+        return ""
+    reason = path_problem(layer_path)
+    if reason:
+        listing.problem("bad-path", f"The file name {name!r} {reason}; it is not shipped. Rename it.")
+        return ""
+    return layer_path
+
+
+def add_file(listing: Listing, layer_path: str, path: str, claim: Digest | None = None) -> None:
+    """Look at one path and note what it is; directories are no content."""
+    try:
+        facts = os.lstat(path)
+        if stat.S_ISLNK(facts.st_mode):
+            link = _kept_link(layer_path, path, listing.layout)
+            if link:
+                listing.files[layer_path] = Found(path, facts, None, link)
+                return
+            facts = os.stat(path)
+            if stat.S_ISDIR(facts.st_mode):
+                _add_linked_directory(listing, layer_path, path)
+                return
+    except (FileNotFoundError, NotADirectoryError):
+        listing.missing.append(layer_path)
+        return
+    except OSError as error:
+        listing.problem("unreadable-file", f"{path} can't be read ({error.strerror}); it is not shipped.")
+        return
+    if stat.S_ISREG(facts.st_mode):
+        listing.files[layer_path] = Found(path, facts, claim)
+    elif not stat.S_ISDIR(facts.st_mode):
+        listing.problem("special-file", f"{path} is neither a file nor a directory; it is not shipped.",
+                        Severity.WARNING)  # fmt: skip
+
+
+def _kept_link(layer_path: str, path: str, layout: Layout) -> str:
+    """The target of a symbolic link that a layer can hold: relative, and within the link's own scheme; else ""."""
+    target = os.readlink(path)
+    scheme = layer_path.partition("/")[0]
+    reached = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    inside = installed_path(reached, layout) or ""
+    depth = layer_path.count("/") - 1
+    for part in target.split("/"):
+        depth += -1 if part == ".." else 0 if part in ("", ".") else 1
+        if depth < 0:
+            return ""
+    if os.path.isabs(target) or not inside.startswith(scheme + "/") or not os.path.exists(path):
+        return ""
+    # The way there must not lead through another link, which may be a directory's content in the layer.
+    real = os.path.join(os.path.realpath(os.path.dirname(reached)), os.path.basename(reached))
+    here = os.path.realpath(os.path.dirname(path))
+    return target if os.path.relpath(real, here) == os.path.relpath(reached, os.path.dirname(path)) else ""
+
+
+def _add_linked_directory(listing: Listing, layer_path: str, path: str) -> None:
+    """A link to a directory outside the scheme: its files are content at the link's own path (Debian does this)."""
+    seen = {os.path.realpath(os.path.dirname(path))}
+    for folder, folders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a loop
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [f for f in folders if f != "__pycache__"]
+        for name in names:
+            inner = os.path.join(folder, name)
+            if os.path.isfile(inner):
+                inner_layer = layer_path + inner[len(path) :]
+                if not path_problem(inner_layer):
+                    listing.files[inner_layer] = Found(inner, os.stat(inner))
+
+
+def _drop_covered_links(listing: Listing) -> None:
+    """A link to a directory gives way to files that are listed by a path through it."""
+    links = [p for p, f in listing.files.items() if f.link]
+    for link in links:
+        if any(p.startswith(link + "/") for p in listing.files):
+            del listing.files[link]
+
+
+_NOT_CONTENT = ("share/doc/", "share/man/", "share/info/", "share/lintian/", "share/bug/", "share/doc-base/",
+                "share/python3/", "share/locale/")  # fmt: skip
+"""What a system package adds for the system; nothing in it is ever imported or opened by a distribution."""
+
+
+def _from_owned(listing: Listing, owned: Sequence[str]) -> None:
+    for path in owned:
+        path = os.path.normpath(path)
+        layer_path = installed_path(path, listing.layout)
+        if layer_path is None or layer_path.startswith(tuple(f"data/{p}" for p in _NOT_CONTENT)):
+            continue
+        listing.claimed.add(path)
+        source = bytecode_source(layer_path)
+        if source and ("__pycache__" in layer_path or os.path.exists(path[:-4] + ".py")):
+            continue
+        if path_problem(layer_path):
+            _checked(listing, path, path)
+        elif not is_generated(layer_path, listing.scripts):
+            add_file(listing, layer_path, path)
+
+
+def _from_traces(listing: Listing, folder: str) -> None:
+    """No `RECORD`: what setuptools, distutils and pip left instead (``installed-files.txt``, ``top_level.txt``)."""
+    if os.path.basename(folder) == "EGG-INFO":
+        listing.tops = frozenset({os.path.basename(os.path.dirname(folder))})
+        return
+    tops = {os.path.basename(folder)}
+    installed = _text(os.path.join(folder, "installed-files.txt")).split("\n")
+    listed = [os.path.normpath(os.path.join(folder, line.strip())) for line in installed if line.strip()]
+    add_claims(listing, [Claim(path, None) for path in listed])
+    if not listed:
+        names = _text(os.path.join(folder, "top_level.txt")).split() or _sources(folder)
+        stem = os.path.basename(folder).partition("-")[0]
+        tops.update(name for name in names or [stem] if "/" not in name and not name.startswith("."))
+    listing.tops = frozenset(tops)
+
+
+def _sources(folder: str) -> set[str]:
+    """Top-level names of the Python files in ``SOURCES.txt``, whose paths are those of the source tree."""
+    lines = (line.strip() for line in _text(os.path.join(folder, "SOURCES.txt")).split("\n"))
+    paths = [line.removeprefix("src/").removeprefix("lib/") for line in lines if line.endswith("/__init__.py")]
+    return {path.partition("/")[0] for path in paths} - {"tests", "test", "docs", "examples"}
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,154 @@
+"""Files that no `RECORD` names and that lie among a distribution's own: the replica has what the disk has.
+
+Installers copy every file of a wheel, whether its `RECORD` lists it or not, and people drop files into installed
+packages. Whose they are can be told only with all distributions of a site directory at hand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from likewise.model.identity import bytecode_source, installed_path
+from likewise.model.layer import path_problem
+from likewise.scan.listing import Listing, add_file
+
+
+def find_unlisted(listings: Sequence[Listing]) -> tuple[str, ...]:
+    """Give every unlisted file to the distribution it lies in, and return what is left over.
+
+    A file belongs to the only distribution that has files beneath its nearest directory where anybody has any. Where
+    several have, it belongs to those with files in that very directory: to the first by name, so that the answer
+    does not depend on order (opencv-python and opencv-python-headless share all of ``cv2``). A directory that several
+    share and none has files in, a namespace package, owns nothing.
+
+    Parameters
+    ----------
+    listings : sequence of Listing
+        All distributions, of any number of site directories. Completed in place (`files`, `unlisted`).
+
+    Returns
+    -------
+    tuple of str
+        Absolute paths, sorted: directories and files directly in a site directory that nobody owns (not entered), and
+        single files in namespace packages.
+    """
+    by_site: dict[str, list[Listing]] = defaultdict(list)
+    for listing in listings:
+        by_site[listing.site].append(listing)
+    left: list[str] = []
+    for site, members in by_site.items():
+        left += _one_site(site, sorted(members, key=lambda m: m.name))
+    return tuple(sorted(left))
+
+
+def _one_site(site: str, members: list[Listing]) -> list[str]:
+    claimed: set[str] = set()
+    for member in members:
+        claimed |= member.claimed
+    tops = _top_level(site, members)
+    left: list[str] = []
+    found: list[str] = []
+    try:
+        entries = sorted(os.scandir(site), key=lambda e: e.name)
+    except OSError:
+        return []
+    for entry in entries:
+        if entry.path in claimed or entry.name == "__pycache__":
+            continue
+        name = entry.name if entry.name in tops or entry.is_dir() else entry.name.partition(".")[0]
+        if name not in tops:
+            left.append(entry.path)
+        elif entry.is_dir(follow_symlinks=False):
+            found += _walk(entry.path, claimed)
+        else:
+            found.append(entry.path)
+    return left + _hand_out(found, site, members)
+
+
+def _top_level(site: str, members: list[Listing]) -> set[str]:
+    """First components beneath `site` that somebody has something in (directories), or calls its own."""
+    cut = len(site.rstrip("/")) + 1
+    tops = {name for member in members for name in member.tops}
+    for member in members:
+        for path in member.claimed:
+            name, beneath, _ = path[cut:].partition("/")
+            if beneath and path.startswith(site):
+                tops.add(name)
+    return tops
+
+
+def _walk(folder: str, claimed: set[str]) -> Iterator[str]:
+    """Files beneath `folder` that nobody claims, without bytecode that has its source."""
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        try:
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    path = entry.path
+                    if path in claimed:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.name != "__pycache__":
+                            pending.append(path)
+                    elif not (path.endswith((".pyc", ".pyo")) and os.path.exists(bytecode_source(path) or "")):
+                        yield path
+        except OSError:
+            yield current  # reported when it is looked at
+
+
+def _hand_out(found: list[str], site: str, members: list[Listing]) -> list[str]:
+    if not found:
+        return []
+    direct: dict[str, set[int]] = defaultdict(set)
+    below: dict[str, set[int]] = defaultdict(set)
+    for index, member in enumerate(members):
+        folders = {os.path.dirname(path) for path in member.claimed if path.startswith(site + "/")}
+        for folder in folders:
+            direct[folder].add(index)
+            while len(folder) > len(site) and index not in below[folder]:
+                below[folder].add(index)
+                folder = os.path.dirname(folder)
+    left: list[str] = []
+    for path in sorted(found):
+        owner = _owner(path, site, members, direct, below)
+        if owner is None:
+            left.append(path)
+        else:
+            _give(path, owner)
+    return left
+
+
+def _owner(
+    path: str, site: str, members: list[Listing], direct: dict[str, set[int]], below: dict[str, set[int]]
+) -> Listing | None:
+    folder = os.path.dirname(path)
+    while len(folder) > len(site):
+        owners = below.get(folder)
+        if owners:
+            candidates = owners if len(owners) == 1 else direct.get(folder, set())
+            return members[min(candidates)] if candidates else _by_name(path, site, members)
+        folder = os.path.dirname(folder)
+    return _by_name(path, site, members)
+
+
+def _by_name(path: str, site: str, members: list[Listing]) -> Listing | None:
+    top = path[len(site) + 1 :].partition("/")[0]
+    return next((m for m in members if top in m.tops or top.partition(".")[0] in m.tops), None)
+
+
+def _give(path: str, owner: Listing) -> None:
+    layer_path = installed_path(path, owner.layout)
+    if layer_path is None:
+        return
+    reason = path_problem(layer_path)
+    if reason:
+        owner.problem("bad-path", f"The file name {path!r} {reason}; it is not shipped. Rename it.")
+        return
+    owner.claimed.add(path)
+    before = len(owner.files)
+    add_file(owner, layer_path, path)
+    if len(owner.files) > before and not owner.tops:
+        owner.unlisted.append(layer_path)
