@@ -37,6 +37,8 @@ from likewise.settings import Settings, resolve_settings
 from likewise.stages import Stages
 from likewise.store.local import LocalStore
 
+_NO_BYTECODE = b"none"  # what the store remembers of a layer that has nothing to compile
+
 
 def scan(python: str | None = None, *, reporter: Reporter | None = None) -> Snapshot:
     """What is here: the interpreter, every distribution and the loose code.
@@ -291,11 +293,12 @@ def _bytecode(
     interpreter = resolved.snapshot.interpreter
     kind = f"bytecode-{interpreter.cache_tag}-{interpreter.magic}"
     with stages.stage("bytecode", unit="files") as stage:
-        known: dict[Digest, Digest] = {}
+        known: dict[Digest, Digest | None] = {}
         for layer in resolved.layers:
             note = store.get_bytes(note_key(kind, layer.digest))
-            if note is not None and (not note or store.has(layer_key(Digest(note.decode())))):
-                known[layer.digest] = Digest(note.decode())
+            digest = Digest(note.decode()) if note and note != _NO_BYTECODE else None
+            if note is not None and (digest is None or store.has(layer_key(digest))):
+                known[layer.digest] = digest
         missing = [layer for layer in resolved.layers if layer.digest not in known]
         compiled = compile_layers(
             missing,
@@ -304,15 +307,13 @@ def _bytecode(
             jobs=settings.jobs,
             progress=stage.advance,
         )
+        for layer in missing:
+            source = compiled.get(layer.digest)
+            known[layer.digest] = source.digest if source else None
+            store.put_bytes(note_key(kind, layer.digest), source.digest.encode() if source else _NO_BYTECODE)
         stage.did(compiled=len(missing))
-        stage.summary = f"{len(missing)} layers compiled, {len(known)} unchanged"
-    fresh = []
-    for layer in missing:
-        source = compiled.get(layer.digest)
-        known[layer.digest] = source.digest if source else Digest("")
-        if source:
-            fresh.append(source)
-    return {layer: code for layer, code in known.items() if code}, fresh
+        stage.summary = f"{len(missing)} layers compiled, {len(resolved.layers) - len(missing)} unchanged"
+    return {layer: code for layer, code in known.items() if code}, list(compiled.values())
 
 
 def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, stages: Stages) -> None:
