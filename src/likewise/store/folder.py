@@ -48,7 +48,7 @@ class Folder:
 
     def _make(self) -> None:
         try:
-            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 self.root.mkdir(mode=0o700)
             check_own(self.root)

@@ -265,7 +265,7 @@ class LocalStore:
         """Make the finished file appear at `path`. Closed first: network file systems report a full disk then."""
         temporary = str(raw.name)
         with self._folder.gate(shared=True):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._stamp(Path(temporary))
             raw.close()
             if os.stat(temporary).st_size == 0:
@@ -275,14 +275,16 @@ class LocalStore:
                 os.replace(temporary, path)
 
     def _items(self) -> Iterator[Item]:
-        for kind in (name for name in os.listdir(self.root) if name not in RESERVED):
-            for folder, _, names in os.walk(self.root / kind):
-                for name in names:
-                    path = Path(folder, name)
-                    with contextlib.suppress(FileNotFoundError):
-                        found = path.lstat()
-                        key = path.relative_to(self.root).as_posix()
-                        yield Item(key=key, size=found.st_size, used=found.st_mtime)
+        for folder, folders, names in os.walk(self.root):
+            if folder == str(self.root):
+                folders[:] = [name for name in folders if name not in RESERVED]
+                continue
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):
+                    found = path.lstat()
+                    key = path.relative_to(self.root).as_posix()
+                    yield Item(key=key, size=found.st_size, used=found.st_mtime)
 
     def _drop(self, batch: Iterable[Item]) -> list[Item]:
         """Remove those of `batch` that nobody has used or leased since they were chosen."""

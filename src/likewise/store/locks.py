@@ -18,8 +18,9 @@ _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, getattr(errno, "EN
 _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 _BELIEVED = 24 * 3600.0  # seconds that a file counts as held where nobody can tell
 
-# Not inherited by programs we start (a leaked descriptor would keep the lock), never through a planted link.
-OPEN_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+# Never through a planted link. That programs we start don't inherit the descriptor, and with it the lock, is Python's
+# own doing (PEP 446).
+OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 if sys.platform == "win32":
     import msvcrt
