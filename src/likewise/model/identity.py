@@ -25,7 +25,8 @@ GENERATED_METADATA = frozenset(
 """Files of a dist-info that installers write, or that are about a `RECORD` which installers write anew."""
 
 PLACEHOLDER = b"#!python\n"
-"""First line of a script in a layer; the node puts its own interpreter there."""
+"""First line of a Python script in a layer. Nodes put their own interpreter there, in executable files only: a script
+that has been through these rules is always executable, a file that merely looks like one need not be."""
 
 _OWN_SHEBANG = re.compile(rb"#![ \t]*(?:\"(?P<quoted>[^\"\n]+)\"|(?P<plain>[^ \t\r\n]+))[^\n]*\n")
 # Written where the path is too long for the kernel or has a space (distlib, pip, uv), or where the venv is relocatable
@@ -218,40 +219,35 @@ def is_content(path: str, scripts: Collection[str], exists: Callable[[str], bool
     return not (source and exists(source)) and not is_generated(path, scripts)
 
 
-def neutral_script(content: bytes, is_own: Callable[[str], bool] = lambda path: False) -> bytes | None:
-    """`content` of a script with the interpreter line as it is in a layer; None when that is how it is already.
+def script_from_wheel(content: bytes) -> bytes | None:
+    """`content` of a member of ``.data/scripts`` as it is in a layer, None when it is no Python script.
 
-    Both forms become `PLACEHOLDER`: ``#!python…`` as in a wheel, and what an installer made of it. pip replaces the
-    whole line, and so drops arguments; uv leaves the line feed of a CRLF behind, as an empty line.
+    Installers put their interpreter in place of a first line that begins with ``#!python``, whatever follows on it
+    (an argument, the ``w`` of ``#!pythonw``, a carriage return).
+    """
+    return PLACEHOLDER + content.partition(b"\n")[2] if content.startswith(b"#!python") else None
+
+
+def script_from_prefix(content: bytes, is_own: Callable[[str], bool]) -> bytes | None:
+    """`content` of an installed script as it is in a layer, None when its first line is not an installer's.
+
+    A literal ``#!python`` is none: no installer leaves one, so it came with the ``data`` scheme and stays as it is.
 
     Parameters
     ----------
     content : bytes
-        The script, or as much of its beginning as holds the line.
+        The script, or as much of its beginning as holds the interpreter line.
     is_own : callable
         Whether an absolute path is the prefix's own interpreter.
     """
-    rest = _after_shebang(content, is_own)
-    if rest is None:
-        return None
-    second = rest[1:].partition(b"\n")
-    if rest.startswith(b"\n") and second[0].endswith(b"\r"):
-        rest = rest[1:]
-    neutral = PLACEHOLDER + rest
-    return None if neutral == content else neutral
-
-
-def _after_shebang(content: bytes, is_own: Callable[[str], bool]) -> bytes | None:
-    if content.startswith(b"#!python"):
-        return content.partition(b"\n")[2]
     match = _EXEC_SHEBANG.match(content)
     if match:
         found = match["a"] or match["b"] or match["c"]
-        return content[match.end() :] if match["beside"] or _own_python(found, is_own) else None
-    match = _OWN_SHEBANG.match(content)
-    if match and _own_python(match["quoted"] or match["plain"], is_own):
-        return content[match.end() :]
-    return None
+        own = match["beside"] is not None or _own_python(found, is_own)
+    else:
+        match = _OWN_SHEBANG.match(content)
+        own = match is not None and _own_python(match["quoted"] or match["plain"], is_own)
+    return PLACEHOLDER + content[match.end() :] if match and own else None
 
 
 def _own_python(raw: bytes, is_own: Callable[[str], bool]) -> bool:

@@ -23,7 +23,7 @@ from typing import Protocol
 import msgspec
 
 from likewise.model.digest import EMPTY, Digest, digest_bytes
-from likewise.model.identity import Layout, layout_for, neutral_script
+from likewise.model.identity import Layout, layout_for, script_from_prefix
 from likewise.model.layer import FileEntry, SourceFile, layer_digest
 from likewise.model.snapshot import Problem, Severity
 from likewise.scan.listing import Found, Listing, list_files
@@ -226,14 +226,12 @@ def _script(layer_path: str, found: Found, layout: Layout) -> SourceFile | None:
     try:
         with open(found.path, "rb") as file:
             head = file.read(SHEBANG_ROOM)
-            if neutral_script(head, lambda path: _is_own(path, layout)) is None:
+            if script_from_prefix(head, lambda path: _is_own(path, layout)) is None:
                 return None
-            data = neutral_script(head + file.read(), lambda path: _is_own(path, layout)) or b""
+            data = script_from_prefix(head + file.read(), lambda path: _is_own(path, layout)) or b""
     except OSError:
         return None
-    entry = FileEntry(
-        path=layer_path, sha256=digest_bytes(data), size=len(data), executable=bool(found.stat.st_mode & 0o111)
-    )
+    entry = FileEntry(path=layer_path, sha256=digest_bytes(data), size=len(data), executable=True)
     return SourceFile(entry=entry, data=data)
 
 
