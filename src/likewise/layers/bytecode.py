@@ -1,0 +1,252 @@
+"""Bytecode for the modules of layers, compiled from the layers' own sources by the interpreter that will run it.
+
+What lies in the user's ``__pycache__`` is never used: a file with the right source hash and other code in it would
+run on every node. Files are named neutrally in the code (``numpy/__init__.py``), importlib puts the real place there
+when it loads them, and their bytes are the same wherever they were compiled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple
+
+from likewise.errors import LayerError
+from likewise.layers.compiler import SCRIPT
+from likewise.model.digest import Digest
+from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
+
+Progress = Callable[[int], None]
+
+_ROOTS = re.compile(r"(?:purelib|code/[^/]+|interpreter/lib/(?:python|pypy)[^/]*)/")
+_BATCH_BYTES, _BATCH_FILES = 1 << 20, 100
+
+
+class _Task(NamedTuple):
+    """One module to compile. `target` is where the pyc goes, beneath `work`; the cache tag is not known yet."""
+
+    layer: Digest
+    file: SourceFile
+    name: str
+
+
+class _Compiled(NamedTuple):
+    sha256: Digest
+    size: int
+    path: str
+
+
+def count_modules(sources: Iterable[LayerSource]) -> int:
+    """How many files `compile_layers` will compile: the total of its progress."""
+    return sum(1 for source in sources for _ in _modules(source))
+
+
+def compile_layers(
+    sources: Sequence[LayerSource], *, python: str, work: Path, jobs: int = 0, progress: Progress | None = None
+) -> dict[Digest, LayerSource]:
+    """Compile every importable module of `sources`.
+
+    Files that don't compile are left out: test data, templates, Python 2. So is one that crashes the interpreter.
+
+    Parameters
+    ----------
+    sources : sequence of LayerSource
+    python : str
+        The environment's interpreter; its version decides names and format.
+    work : Path
+        Where the compiled files go, and have to stay until the layers are packed.
+    jobs : int, default 0
+        Interpreters at a time; 0 for one per processor.
+    progress : callable, optional
+        Called with the number of modules just done, from any thread.
+
+    Returns
+    -------
+    dict of Digest to LayerSource
+        From a source layer's digest to its bytecode layer; a layer without modules has none.
+
+    Raises
+    ------
+    LayerError
+        When a source changed since it was listed, when the interpreter can't be started, or when `work` can't be
+        written.
+    """
+    by_digest = {source.digest: source for source in sources}
+    tasks = _unique(by_digest.values())
+    if not tasks:
+        return {}
+    compiled, tag = _Pool(python, work, progress).run(tasks, jobs or os.cpu_count() or 1)
+    layers = (_layer(source, compiled, tag) for source in by_digest.values())
+    return {digest: layer for digest, layer in zip(by_digest, layers, strict=True) if layer.files}
+
+
+def _modules(source: LayerSource) -> Iterator[tuple[SourceFile, str]]:
+    for file in source.files:
+        match = _ROOTS.match(file.entry.path) if file.entry.path.endswith(".py") and not file.entry.link else None
+        if match:
+            yield file, file.entry.path[match.end() :]
+
+
+def _unique(sources: Iterable[LayerSource]) -> dict[tuple[str, Digest], _Task]:
+    """One task for each name and content: a file that two layers own gets the same bytecode in both."""
+    tasks: dict[tuple[str, Digest], _Task] = {}
+    for source in sources:
+        for file, name in _modules(source):
+            tasks.setdefault((name, file.entry.sha256), _Task(source.digest, file, name))
+    return tasks
+
+
+def _layer(source: LayerSource, compiled: dict[tuple[str, Digest], _Compiled], tag: str) -> LayerSource:
+    files = []
+    for file, name in _modules(source):
+        done = compiled.get((name, file.entry.sha256))
+        if done:
+            entry = FileEntry(path=_pyc(file.entry.path, tag), sha256=done.sha256, size=done.size)
+            files.append(SourceFile(entry=entry, path=done.path))
+    return layer_source(LayerKind.BYTECODE, source.name, source.version, files)
+
+
+def _pyc(path: str, tag: str) -> str:
+    """PEP 3147: ``a/b.py`` → ``a/__pycache__/b.cpython-311.pyc``."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/__pycache__/{name[:-3]}.{tag}.pyc"
+
+
+def _batches(tasks: Iterable[_Task]) -> Iterator[list[_Task]]:
+    batch: list[_Task] = []
+    size = 0
+    for task in tasks:
+        batch.append(task)
+        size += task.file.entry.size
+        if size >= _BATCH_BYTES or len(batch) >= _BATCH_FILES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class _Pool:
+    """Threads that each feed one interpreter, until all batches are done."""
+
+    def __init__(self, python: str, work: Path, progress: Progress | None) -> None:
+        self._python, self._work, self._progress = python, work / "bytecode", progress
+        self._queue: deque[list[_Task]] = deque()
+        self._compiled: dict[tuple[str, Digest], _Compiled] = {}
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._tag = ""
+
+    def run(self, tasks: dict[tuple[str, Digest], _Task], jobs: int) -> tuple[dict[tuple[str, Digest], _Compiled], str]:
+        """Compile all of `tasks`. Whatever ends it, Ctrl-C included, no child outlives it."""
+        self._queue.extend(_batches(tasks.values()))
+        self._work.mkdir(parents=True, exist_ok=True)
+        workers = min(jobs, len(self._queue))
+        with ThreadPoolExecutor(workers) as threads:
+            try:
+                futures = [threads.submit(self._feed) for _ in range(workers)]
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                self._stop()
+        for future in futures:
+            future.result()
+        return self._compiled, self._tag
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                child.kill()
+                child.wait()
+
+    def _feed(self) -> None:
+        child = self._start()
+        while not self._stopped:
+            try:
+                batch = self._queue.popleft()
+            except IndexError:
+                return
+            done = self._compile(child, batch)
+            if done < len(batch) and not self._stopped:  # it died in batch[done]: go on without that file
+                self._queue.appendleft(batch[done + 1 :])
+                self._advance(1)
+                child = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        argv = [self._python, "-S", "-s", "-B", "-W", "ignore", "-c", SCRIPT]
+        with self._lock:
+            if self._stopped:
+                raise LayerError("Compiling was stopped.", where=self._python)
+            try:
+                child = subprocess.Popen(
+                    argv, cwd=self._work, env={**environ, "PYTHONHASHSEED": "0"},
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+            except OSError as error:
+                raise self._broken(error.strerror or str(error)) from error
+            self._children.append(child)
+        assert child.stdout
+        hello = child.stdout.readline()
+        if not hello and not self._stopped:
+            raise self._broken(f"it exited with {child.wait()}")
+        self._tag = json.loads(hello)[0] if hello else ""
+        return child
+
+    def _broken(self, reason: str) -> LayerError:
+        return LayerError(
+            f"The environment's interpreter can't be started to compile its modules ({reason}).",
+            where=self._python,
+            todo="Check that it runs.",
+        )
+
+    def _compile(self, child: subprocess.Popen[bytes], batch: list[_Task]) -> int:
+        """Have `batch` compiled; how many files were answered, fewer than all when the child died."""
+        assert child.stdin and child.stdout
+        targets = [str(self._work / task.layer / _pyc(task.file.entry.path, self._tag)) for task in batch]
+        rows = [
+            (self._source(task), task.file.entry.sha256, task.name, target)
+            for task, target in zip(batch, targets, strict=True)
+        ]
+        try:
+            child.stdin.write(json.dumps(rows).encode() + b"\n")
+            child.stdin.flush()
+        except BrokenPipeError:
+            return 0
+        for index, (task, target) in enumerate(zip(batch, targets, strict=True)):
+            line = child.stdout.readline()
+            if not line:
+                return index
+            self._take(task, target, json.loads(line))
+            self._advance(1)
+        return len(batch)
+
+    def _source(self, task: _Task) -> str:
+        if task.file.data is None:
+            return task.file.path
+        path = self._work / "sources" / task.file.entry.sha256
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(task.file.data)
+        return str(path)
+
+    def _take(self, task: _Task, target: str, answer: list[str | int] | str) -> None:
+        if isinstance(answer, list):
+            digest, size = answer
+            self._compiled[task.name, task.file.entry.sha256] = _Compiled(Digest(str(digest)), int(size), target)
+        elif answer == "changed":
+            raise LayerError(
+                f"{task.file.path} changed while it was being compiled.", where=task.name, todo="Run again."
+            )
+        elif answer != "skipped":
+            raise LayerError(f"A module could not be compiled ({answer}).", where=task.name)
+
+    def _advance(self, count: int) -> None:
+        if self._progress:
+            self._progress(count)
