@@ -1,1 +1,5 @@
-"""From a prefix to a Snapshot: what is installed, where it came from, which loose code is importable."""
+"""Prefix -> Snapshot: distributions, editables, loose code and the interpreter, as they are on this machine."""
+
+from likewise.scan.prefix import Scanned, scan_prefix
+
+__all__ = ["Scanned", "scan_prefix"]

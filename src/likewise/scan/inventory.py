@@ -1,0 +1,118 @@
+"""Which files go along, and into which layer: those of every distribution, and those in site directories that nobody
+owns. Nothing is read but lists of names; `likewise.scan.files.settle` hashes what is listed here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from likewise.model.snapshot import PrefixKind, Problem
+from likewise.scan.census import Census, site_layout
+from likewise.scan.files import Listing, find_unlisted, list_files
+from likewise.scan.leftover import LAYER_NAME, list_leftover, sort_leftover
+from likewise.scan.overlap import first_wins
+from likewise.scan.probe import Probe
+from likewise.scan.pth import Pth, read_pth
+
+
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of one prefix, found and not yet read.
+
+    Attributes
+    ----------
+    listings : tuple of Listing
+        One for each of `names`, then one for each site directory with files that nobody owns.
+    names : tuple of str
+        Distributions that are copied.
+    pth_dirs : tuple of (str, str)
+        Directories of loose code that ``.pth`` files add, in ``sys.path`` order, each with the file's name.
+    problems : tuple of Problem
+    """
+
+    listings: tuple[Listing, ...]
+    names: tuple[str, ...]
+    pth_dirs: tuple[tuple[str, str], ...]
+    problems: tuple[Problem, ...]
+
+
+def take_inventory(census: Census, probe: Probe, *, max_bytes: int) -> Inventory:
+    """List the files of everything that is copied.
+
+    Raises
+    ------
+    ScanError
+        When what nobody owns comes to more than `max_bytes`.
+    """
+    listings = _list_distributions(census, probe)
+    leftover = sort_leftover(_unowned(census, probe, listings), census.sites)
+    pth_dirs = _pth_dirs([*leftover.pths, *_shipped_pths(listings.values())], census)
+    loose = []
+    for site in census.sites:
+        listing = Listing(name=LAYER_NAME, site=site, layout=site_layout(site, probe))
+        modules = [path for path in leftover.modules if path.startswith(site + os.sep)]
+        list_leftover(modules, listing, excluded=[folder for folder, _ in pth_dirs], max_bytes=max_bytes)
+        loose.append(listing)
+    everything = (*listings.values(), *loose)
+    problems = (*leftover.problems, *first_wins(everything))
+    return Inventory(listings=everything, names=tuple(listings), pth_dirs=pth_dirs, problems=problems)
+
+
+def _list_distributions(census: Census, probe: Probe) -> dict[str, Listing]:
+    """The listings of what is copied, by name, in ``sys.path`` order."""
+    listings = {}
+    for one in census.installed:
+        if one.name in census.editables:
+            continue
+        owned = census.owned.get(one.folder)
+        files: Sequence[str] | None = None
+        if one.name in census.trees:
+            files = [os.path.join(one.folder, name) for name in os.listdir(one.folder)]
+        # dpkg knows better than the RECORD of a package that Debian took apart; conda's lists are the RECORD's.
+        elif owned and not (one.has_record and probe.interpreter.base_kind is PrefixKind.CONDA):
+            files = owned.files
+        listings[one.name] = list_files(Path(one.folder), layout=site_layout(one.site, probe), owned=files)
+    return listings
+
+
+def _unowned(census: Census, probe: Probe, listings: dict[str, Listing]) -> list[str]:
+    """What lies in the site directories and belongs to no distribution. Completes `listings` on the way."""
+    counted = [listing for name, listing in listings.items() if name not in census.trees]
+    for one in census.installed:
+        if one.name in census.editables and not one.link:  # its .pth and its import hook are no leftovers
+            counted.append(list_files(Path(one.folder), layout=site_layout(one.site, probe)))
+    left = list(find_unlisted(counted))
+    for site in set(census.sites) - {listing.site for listing in counted}:  # nothing but loose files
+        try:
+            left += sorted(entry.path for entry in os.scandir(site))
+        except OSError:
+            continue  # sys.path may name what is not there
+    return left
+
+
+def _shipped_pths(listings: Iterable[Listing]) -> list[Pth]:
+    """The ``.pth`` files that distributions brought."""
+    found = []
+    for listing in listings:
+        for layer_path, file in listing.files.items():
+            if layer_path.endswith(".pth") and layer_path.count("/") == 1 and layer_path.startswith("purelib/"):
+                try:
+                    found.append(read_pth(file.path))
+                except OSError:
+                    continue  # a problem of its distribution, when it is hashed
+    return found
+
+
+def _pth_dirs(pths: Iterable[Pth], census: Census) -> tuple[tuple[str, str], ...]:
+    """Directories of loose code that `pths` add: neither an editable's nor one with distributions of its own."""
+    taken = {root for editable in census.editables.values() for root in editable.roots} | set(census.sites)
+    found: dict[str, str] = {}
+    for pth in pths:
+        for folder in pth.folders:
+            if folder not in taken:
+                found.setdefault(folder, pth.name)
+    order = {path: index for index, path in enumerate(census.places.searched)}
+    return tuple(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))

@@ -1,0 +1,112 @@
+"""Where a distribution came from, told from ``direct_url.json`` (PEP 610) and the traps around it. Pure."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import msgspec
+
+from likewise.model.snapshot import Origin, OriginKind
+
+# Conda packages are themselves installed with pip from a build directory, and carry a direct_url.json about it, such as
+# …/conda-bld/numpy_123/work, …/feedstock_root/…, /croot/…, …/rattler-build_numpy_123/work, /tmp/build/80754af9/….
+_CONDA_BUILD = re.compile(
+    r"/(conda-bld|feedstock_root|croot)/|/rattler-build_[^/]+/|^/opt/conda/|^/tmp/build/[0-9a-f]{8}/|^/work/ci_py\d+/"
+)
+# Poetry downloads from the index into its cache and installs from there.
+_POETRY_ARTIFACT = re.compile(r"/(pypoetry|poetry)/(Cache/)?artifacts/", re.IGNORECASE)
+# conda's and some index servers' way to put a token into the path.
+_TOKEN_IN_PATH = re.compile(r"/t/[^/]+(?=/|$)")
+_SCP_LIKE = re.compile(r"(?:[^/@:]+@)?(?P<host>[^/@:]{2,}):(?P<path>.*)")
+
+
+class _VcsInfo(msgspec.Struct):
+    vcs: str = ""
+    commit_id: str = ""
+    requested_revision: str | None = None
+
+
+class _DirInfo(msgspec.Struct):
+    editable: bool = False
+
+
+class DirectUrl(msgspec.Struct, kw_only=True):
+    """``direct_url.json`` as PEP 610 defines it; fields that do not matter here are ignored."""
+
+    url: str
+    vcs_info: _VcsInfo | None = None
+    dir_info: _DirInfo | None = None
+    archive_info: dict[str, object] | None = None
+    subdirectory: str | None = None
+
+
+def parse_direct_url(data: bytes) -> DirectUrl | None:
+    """Read ``direct_url.json``; None when it is damaged."""
+    try:
+        return msgspec.json.decode(data, type=DirectUrl)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def redact(url: str) -> str:
+    """`url` without user info, query, fragment and path tokens; "" when it can't be understood, and so not be cleaned.
+
+    An scp-like address (``git@host:path``) loses its user name.
+    """
+    if "://" not in url:
+        match = _SCP_LIKE.fullmatch(url)
+        return f"{match['host']}:{match['path'].partition('?')[0].partition('#')[0]}" if match else ""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return ""
+    netloc = f"[{host}]" if ":" in host else host
+    if port is not None:
+        netloc += f":{port}"
+    return urlunsplit((parts.scheme, netloc, _TOKEN_IN_PATH.sub("", parts.path), "", ""))
+
+
+def local_path(url: str) -> str:
+    """The directory or file that a ``file:`` URL names, "" for any other URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return unquote(parts.path) if parts.scheme == "file" else ""
+
+
+def origin_of(direct: DirectUrl | None, *, installer: str) -> Origin:
+    """The origin of a distribution that no system package manager owns.
+
+    Parameters
+    ----------
+    direct : DirectUrl or None
+        None means an index: PEP 610 says that installers write the file for everything else.
+    installer : str
+        Content of ``INSTALLER``.
+    """
+    if installer == "conda":
+        return Origin(kind=OriginKind.CONDA)
+    if direct is None:
+        return Origin(kind=OriginKind.INDEX)
+    path, url = local_path(direct.url), redact(direct.url)
+    editable = direct.dir_info is not None and direct.dir_info.editable
+    if path and not editable and _CONDA_BUILD.search(path):
+        return Origin(kind=OriginKind.CONDA)
+    if path and not editable and _POETRY_ARTIFACT.search(path):
+        return Origin(kind=OriginKind.INDEX)
+    subdirectory = direct.subdirectory or ""
+    if direct.vcs_info is not None:
+        return Origin(
+            kind=OriginKind.VCS,
+            url=url,
+            commit=direct.vcs_info.commit_id,
+            revision=direct.vcs_info.requested_revision or "",
+            subdirectory=subdirectory,
+        )
+    if direct.dir_info is not None:
+        kind = OriginKind.EDITABLE if editable else OriginKind.DIRECTORY
+        return Origin(kind=kind, url=url, path=path, subdirectory=subdirectory)
+    return Origin(kind=OriginKind.ARCHIVE, url=url, path=path, subdirectory=subdirectory)

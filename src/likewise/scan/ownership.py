@@ -1,0 +1,107 @@
+"""Which files a system package manager or conda owns: their own lists, for distributions that have no `RECORD`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from likewise.model.snapshot import Origin, OriginKind
+from likewise.scan.origins import redact
+
+DPKG_INFO = Path("/var/lib/dpkg/info")
+_METADATA = (".dist-info", ".egg-info")
+SYSTEM_INSTALLERS = frozenset({"debian", "dpkg", "rpm", "apk", "pacman"})
+
+
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a package manager says about one distribution: its origin, and its files (absolute)."""
+
+    origin: Origin
+    files: tuple[str, ...]
+
+
+def dpkg_owned(folders: Collection[str], info: Path = DPKG_INFO) -> dict[str, Owned]:
+    """Those of the metadata folders that Debian packages own.
+
+    Parameters
+    ----------
+    folders : collection of str
+        Absolute paths of dist-info and egg-info. Only those in Debian's own ``dist-packages`` are looked up.
+    info : Path
+        Where dpkg keeps ``<package>.list``, the file list of each installed package.
+
+    Returns
+    -------
+    dict of str to Owned
+        By metadata folder. Where a package owns several, its modules go to the first; the others own their metadata
+        alone. Metadata folders that are not asked for belong to nobody.
+    """
+    wanted = {folder for folder in folders if os.path.basename(os.path.dirname(folder)) == "dist-packages"}
+    found: dict[str, Owned] = {}
+    if not wanted:
+        return found
+    for path in sorted(info.glob("*.list")):
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        if b"/dist-packages/" in data:
+            package = path.name.removesuffix(".list").partition(":")[0]
+            found.update(_package(package, data.decode("utf-8", "surrogateescape").splitlines(), wanted))
+    return found
+
+
+def _package(package: str, paths: list[str], wanted: Collection[str]) -> dict[str, Owned]:
+    metadata: dict[str, list[str]] = {}
+    modules: list[str] = []
+    for path in paths:
+        folder = next((part for part in (path, os.path.dirname(path)) if part.endswith(_METADATA)), "")
+        (metadata.setdefault(folder, []) if folder else modules).append(path)
+    origin = Origin(kind=OriginKind.SYSTEM, path=package)
+    found = {}
+    for folder in (f for f in metadata if f in wanted):
+        found[folder] = Owned(origin=origin, files=(*metadata[folder], *modules))
+        modules = []
+    return found
+
+
+class _CondaRecord(msgspec.Struct):
+    name: str
+    version: str = ""
+    build: str = ""
+    url: str = ""
+    files: list[str] = []
+
+
+def conda_owned(prefix: str) -> dict[str, Owned]:
+    """The metadata folders beneath `prefix` that conda packages own, from ``conda-meta/*.json``; {} without any.
+
+    Returns
+    -------
+    dict of str to Owned
+        By absolute path of the dist-info or egg-info. `Origin.url` has channel, subdir and build string.
+    """
+    found: dict[str, Owned] = {}
+    decoder = msgspec.json.Decoder(_CondaRecord)
+    for path in sorted(Path(prefix, "conda-meta").glob("*.json")):
+        try:
+            record = decoder.decode(path.read_bytes())
+        except (OSError, msgspec.DecodeError):
+            continue
+        folders = {_metadata_folder(file) for file in record.files} - {""}
+        if folders:
+            origin = Origin(kind=OriginKind.CONDA, url=redact(record.url), revision=record.build)
+            files = tuple(os.path.join(prefix, file) for file in record.files)
+            found.update({os.path.join(prefix, f): Owned(origin=origin, files=files) for f in folders})
+    return found
+
+
+def _metadata_folder(file: str) -> str:
+    """The dist-info or egg-info, directly in a site directory, that `file` is the metadata of; else ""."""
+    folder, _, name = file.rpartition("/")
+    if name in ("METADATA", "PKG-INFO") and folder.endswith(_METADATA):
+        return folder if folder.count("/") <= 3 else ""
+    return file if name.endswith(".egg-info") and file.count("/") <= 3 else ""

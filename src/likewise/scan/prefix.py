@@ -1,0 +1,195 @@
+"""Prefix → `Snapshot`: joins finding, listing and hashing into one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from likewise.errors import LayerError
+from likewise.events import Reporter, Silent, StageAdvanced
+from likewise.model.editable import Editable
+from likewise.model.layer import LayerKind, LayerSource, layer_source
+from likewise.model.snapshot import CodePosition, CodeRoot, Distribution, Problem, Severity, Snapshot
+from likewise.scan.census import Census, take_census
+from likewise.scan.code import Limits, scan_code
+from likewise.scan.distributions import Installed
+from likewise.scan.facts import Facts
+from likewise.scan.files import DistFiles, settle
+from likewise.scan.inventory import take_inventory
+from likewise.scan.leftover import LAYER_NAME
+from likewise.scan.probe import Probe
+
+
+class Scanned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scan finds: the snapshot, and what only the client needs to know to act on it.
+
+    Attributes
+    ----------
+    snapshot : Snapshot
+    sources : dict of str to LayerSource
+        Where the files of each layer are; by normalized distribution name or by name of the code root.
+    editables : tuple of Editable
+        Distributions that have to be built, by name.
+    """
+
+    snapshot: Snapshot
+    sources: dict[str, LayerSource]
+    editables: tuple[Editable, ...]
+
+
+def scan_prefix(
+    probe: Probe, *, facts_dir: Path, limits: Limits | None = None, reporter: Reporter | None = None
+) -> Scanned:
+    """Find everything that the probed interpreter can import.
+
+    The first scan reads and hashes every file; later ones read what changed (see `Facts`).
+
+    Parameters
+    ----------
+    probe : Probe
+    facts_dir : Path
+        Where stat facts are kept between scans; made when missing.
+    limits : Limits, optional
+        For loose code.
+    reporter : Reporter, optional
+        Told of bytes read, as ``StageAdvanced("scan")``.
+
+    Raises
+    ------
+    ScanError
+        When loose code is beyond `limits`. Everything else that is wrong is a `Problem` of the snapshot.
+    """
+    limits, reporter = limits or Limits(), reporter or Silent()
+    facts = Facts(facts_dir, probe.interpreter.prefix)
+    census = take_census(probe)
+    inventory = take_inventory(census, probe, max_bytes=limits.max_bytes)
+    files = settle(inventory.listings, facts, progress=_progress(reporter))
+    by_name = dict(zip(inventory.names, files, strict=False))
+    problems = [*census.problems, *inventory.problems]
+
+    sources = _distribution_layers(census, by_name, problems)
+    site_root = _site_root(files[len(by_name) :], census, sources, problems)
+    code = scan_code(
+        probe,
+        skip=census.sites,
+        pth_dirs=inventory.pth_dirs,
+        editables=census.editables.values(),
+        facts=facts,
+        limits=limits,
+        reporter=reporter,
+    )
+    facts.save()
+    distributions = [_describe(one, census, by_name.get(one.name), sources.get(one.name)) for one in census.installed]
+    before = [root for root in code.roots if root.position is CodePosition.BEFORE]
+    after = [root for root in code.roots if root.position is CodePosition.AFTER]
+    snapshot = Snapshot(
+        interpreter=probe.interpreter,
+        distributions=tuple(sorted(distributions, key=lambda d: d.name)),
+        code=(*before, *site_root, *after),
+        problems=tuple(dict.fromkeys((*problems, *code.problems))),
+    )
+    editables = tuple(census.editables[name] for name in sorted(census.editables))
+    return Scanned(snapshot=snapshot, sources={**sources, **code.sources}, editables=editables)
+
+
+def _progress(reporter: Reporter) -> Callable[[int, int], None]:
+    told = 0
+
+    def progress(done: int, total: int) -> None:  # called by one thread at a time
+        nonlocal told
+        reporter.report(StageAdvanced(stage="scan", amount=done - told))
+        told = done
+
+    return progress
+
+
+def _distribution_layers(
+    census: Census, by_name: Mapping[str, DistFiles], problems: list[Problem]
+) -> dict[str, LayerSource]:
+    sources: dict[str, LayerSource] = {}
+    for one in census.installed:
+        files = by_name.get(one.name)
+        if files is None:
+            continue
+        problems += files.problems
+        if files.missing:
+            problems.append(_missing(one, files.missing))
+        source = _layer(LayerKind.DISTRIBUTION, one.name, one.version, files, problems)
+        if source:
+            sources[one.name] = source
+    return sources
+
+
+def _layer(kind: LayerKind, name: str, version: str, files: DistFiles, problems: list[Problem]) -> LayerSource | None:
+    try:
+        return layer_source(kind, name, version, files.files)
+    except LayerError as error:
+        problems.append(Problem(code="unshippable", subject=name, message=str(error), severity=Severity.ERROR))
+        return None
+
+
+def _missing(one: Installed, missing: Sequence[str]) -> Problem:
+    shown = ", ".join(path.partition("/")[2] for path in missing[:3]) + (", …" if len(missing) > 3 else "")
+    return Problem(
+        code="missing-files",
+        subject=one.name,
+        message=f"RECORD of {one.name} {one.version} lists {len(missing)} files that are not there ({shown}); the "
+        "nodes won't have them either. Reinstall it if it needs them.",
+    )
+
+
+def _site_root(
+    loose: Sequence[DistFiles], census: Census, sources: dict[str, LayerSource], problems: list[Problem]
+) -> list[CodeRoot]:
+    """The layer of what nobody owns in the site directories, put into `sources`; its code root, if there is any."""
+    for files in loose:
+        problems += files.problems
+    together = DistFiles(files=tuple(file for files in loose for file in files.files))
+    source = _layer(LayerKind.CODE, LAYER_NAME, "", together, problems) if together.files else None
+    if source is None:
+        return []
+    sources[LAYER_NAME] = source
+    root = CodeRoot(
+        name=LAYER_NAME,
+        path=census.sites[0],
+        why="site-packages",
+        position=CodePosition.AFTER,
+        files=len(source.files),
+        size=source.size,
+        content=source.digest,
+    )
+    return [root]
+
+
+def _describe(one: Installed, census: Census, files: DistFiles | None, source: LayerSource | None) -> Distribution:
+    editable = census.editables.get(one.name)
+    return Distribution(
+        name=one.name,
+        version=one.version,
+        origin=census.origin(one),
+        tags=one.tags,
+        installer=one.installer,
+        requested=one.requested,
+        requires=one.metadata.requires,
+        provides_extras=one.metadata.provides_extras,
+        imports=editable.imports if editable else _imports(source) or one.top_level,
+        metadata_path=one.folder,
+        files=len(source.files) if source else 0,
+        size=source.size if source else 0,
+        modified=files.modified if files else (),
+        missing=files.missing if files else (),
+        content=source.digest if source else None,
+    )
+
+
+def _imports(source: LayerSource | None) -> tuple[str, ...]:
+    """Names of the modules, packages and namespace packages directly in the site directory."""
+    found: dict[str, None] = {}
+    for file in source.files if source else ():
+        path = file.entry.path
+        if path.endswith((".py", ".so", ".pyc")) and path.startswith("purelib/"):
+            name = path[8:].partition("/")[0].partition(".")[0]
+            found[name] = None
+    return tuple(name for name in found if name.isidentifier())
