@@ -223,7 +223,7 @@ def as_table(value: dict[str, Any]) -> str:
         ratio = f"{way['ratio']:6.2f}" if way["ratio"] else "     –"
         low, high = min(way["seconds"]), max(way["seconds"])
         lines.append(f"{name:28}  {way['median']:6.2f}s  {low:6.2f}  {high:6.2f}  {ratio}  {way['includes']}")
-    lines.append("\nWhole processes from start to first result, in seconds; ratio to the first way. Page cache warm.")
+    lines.append("\nWhole processes from start to first result, in seconds; ratio to preinstalled. Page cache warm.")
     return "\n".join(lines)
 
 

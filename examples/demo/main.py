@@ -19,7 +19,7 @@ import tabulate
 from distributed import Client
 
 from likewise import Cluster, scan
-from likewise.cli.reports import describe_launch, describe_verify
+from likewise.console.reports import describe_launch, describe_verify
 
 
 def monthly_means(station: str) -> pd.Series:

@@ -24,8 +24,9 @@ ALLOWED = {
     "settings": {*VALUES},
     "stages": {*VALUES},
     "sync": {"settings", "stages", "scan", "plan", "layers", "store", "node", *VALUES},
-    "cluster": {"cluster", "sync", "settings", "stages", "node", "store", *VALUES},
-    "cli": {"cli", "cluster", "sync", "settings", "", *VALUES},
+    "console": {"console", *VALUES},
+    "cluster": {"cluster", "sync", "settings", "stages", "node", "store", "console", *VALUES},
+    "cli": {"cli", "cluster", "sync", "settings", "console", "", *VALUES},
     "__main__": {"cli"},
 }
 """Part of likewise → the parts it may import; "" is the package itself."""

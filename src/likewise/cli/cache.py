@@ -9,7 +9,7 @@ from datetime import timedelta
 import click
 
 from likewise.cli import options
-from likewise.cli.text import counted, format_age, format_bytes, table
+from likewise.console.text import counted, format_age, format_bytes, table
 from likewise.errors import UsageError
 
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

@@ -11,13 +11,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module, metadata
 from pathlib import Path
 
 import msgspec
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion
 
-from likewise.cli.text import format_bytes
+from likewise.console.text import format_bytes
 from likewise.errors import LikewiseError
 
 MIN_FREE = 2 * 10**9
@@ -88,24 +90,45 @@ def check_platform() -> Check:
 
 
 def check_distributions() -> Check:
-    """Every critical distribution is installed, so that a node can join."""
-    from likewise.plan.planner import critical_distributions
-
-    conda_only = {"python", "dask-core", "msgpack-python"}  # other spellings of what is asked for anyway
-    found, missing = [], []
-    for name in sorted(set(critical_distributions()) - conda_only):
+    """Everything is installed that a node needs to join: likewise, distributed and what they require."""
+    missing: dict[str, str] = {}
+    found: set[str] = set()
+    queue = [("likewise", "")]
+    while queue:
+        name, required = queue.pop()
+        if name in found or name in missing:
+            continue
         try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            missing[name] = required
+            continue
+        found.add(name)
+        needed = [requirement for requirement in map(Requirement, distribution.requires or ()) if _applies(requirement)]
+        missing |= {r.name: f"{r} required by {name}" for r in needed if not _is_met(r)}
+        queue += [(canonicalize_name(r.name), f"required by {name}") for r in needed]
     if missing:
+        listed = ", ".join(f"{name} ({why})" if why else name for name, why in missing.items())
         return Check(
             name="distributions",
             status=Status.ERROR,
-            message=f"missing: {', '.join(missing)}",
-            todo=f"pip install {' '.join(missing)}",
+            message=f"not as required: {listed}",
+            todo="Install what is named: pip install --upgrade likewise",
         )
-    return Check(name="distributions", status=Status.OK, message=", ".join(found))
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("likewise", "dask", "distributed"))
+    return Check(name="distributions", status=Status.OK, message=f"{len(found)} that every node needs; {versions}")
+
+
+def _applies(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+
+
+def _is_met(requirement: Requirement) -> bool:
+    """Whether what is installed has the wanted version; what is not installed at all is found elsewhere."""
+    try:
+        return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
+    except (metadata.PackageNotFoundError, InvalidVersion):
+        return True
 
 
 def check_uv() -> Check:
@@ -155,7 +178,9 @@ def check_cryptography() -> Check:
     from distributed.security import Security
 
     Security.temporary()
-    return Check(name="cryptography", status=Status.OK, message=f"{version('cryptography')}, temporary TLS keys work")
+    return Check(
+        name="cryptography", status=Status.OK, message=f"{metadata.version('cryptography')}, temporary TLS keys work"
+    )
 
 
 def check_cache_writable() -> Check:

@@ -6,7 +6,7 @@ import click
 
 from likewise.cli import options
 from likewise.cli.checks import Check, Status, all_checks
-from likewise.cli.text import table
+from likewise.console.text import table
 
 _MARKS = {Status.OK: "ok", Status.WARNING: "warning", Status.ERROR: "error"}
 

@@ -17,7 +17,7 @@ import click
 from likewise.cli import options
 from likewise.cli.failure import INTERRUPTED
 from likewise.cli.perspective import as_script
-from likewise.cli.render import console_reporter
+from likewise.console.render import console_reporter
 from likewise.events import Reporter
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def command(workers: int | None, quiet: bool, script: Path, arguments: tuple[str
 def _start(workers: int | None, reporter: Reporter) -> Cluster:
     from likewise.cluster.local import Cluster
 
-    return Cluster(**({} if workers is None else {"n_workers": workers}), reporter=reporter)
+    return Cluster(n_workers=workers, reporter=reporter)
 
 
 @contextmanager

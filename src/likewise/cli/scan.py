@@ -9,8 +9,8 @@ import click
 
 from likewise.cli import options
 from likewise.cli.perspective import as_session
-from likewise.cli.render import console_reporter
-from likewise.cli.text import counted, format_bytes, table
+from likewise.console.render import console_reporter
+from likewise.console.text import counted, format_bytes, table
 from likewise.model.snapshot import Distribution, OriginKind, Problem, Snapshot
 
 

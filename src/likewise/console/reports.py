@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from likewise.cli.text import counted, format_bytes, format_seconds, table
+from likewise.console.text import counted, format_bytes, format_seconds, table
 from likewise.model.report import LaunchReport
 from likewise.model.verify import Difference, VerifyReport
 

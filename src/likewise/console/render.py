@@ -14,7 +14,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from likewise.cli.text import format_bytes, format_seconds
+from likewise.console.text import format_bytes, format_seconds
 from likewise.events import Event, Notice, Reporter, Silent, StageAdvanced, StageFinished, StageStarted
 
 if TYPE_CHECKING:
