@@ -1,0 +1,246 @@
+"""A Dask cluster whose scheduler and workers are processes on nodes. The backends say how such a process is started.
+
+What it adds to `distributed.SpecCluster`: scheduler and workers start together instead of one after the other, a node
+that can't start ends the launch with its last words, scaling down keeps the data (workers are retired by address), and
+whatever happens nothing is left running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from distributed.core import Status
+from distributed.deploy.spec import SpecCluster
+
+from likewise.cluster.process import NodeProcess, SchedulerProcess
+from likewise.errors import ClusterError, LikewiseError
+from likewise.events import Notice, Reporter, Silent
+from likewise.model.report import LaunchReport
+from likewise.stages import Stages
+
+logger = logging.getLogger("likewise.cluster")
+
+_T = TypeVar("_T")
+
+_inside_start: ContextVar[bool] = ContextVar("likewise_inside_start", default=False)
+"""True in the task that starts a cluster and in those it makes: `_close` must not wait for it from there."""
+
+
+class NodeCluster(SpecCluster):  # type: ignore[misc]
+    """Base of all backends.
+
+    Parameters
+    ----------
+    n_workers : int
+        Workers that are there when the cluster has started.
+    worker_options : dict
+        What `scale` and `adapt` need to know of a worker: ``nthreads`` and ``memory_limit``.
+    reporter : Reporter, optional
+    **kwargs
+        For `distributed.SpecCluster`.
+    """
+
+    def __init__(
+        self, *, n_workers: int, worker_options: dict[str, Any], reporter: Reporter | None = None, **kwargs: Any
+    ) -> None:
+        self._stages = Stages(reporter or Silent())
+        self._processes: list[NodeProcess] = []
+        self._early: dict[Any, NodeProcess] = {}
+        self._watchers: set[asyncio.Future[None]] = set()
+        self._starting: asyncio.Task[Any] | None = None
+        self._ending = asyncio.Event()
+        self._joined = asyncio.Event()
+        self._correcting = asyncio.Lock()
+        worker = {"cls": self._open_worker, "options": worker_options}
+        try:
+            super().__init__(workers=dict.fromkeys(range(n_workers), worker), worker=worker, **kwargs)
+        except BaseException:  # Ctrl-C, too
+            self._abandon()
+            raise
+        self._i = n_workers
+
+    # What a backend provides
+
+    async def _prepare(self) -> None:
+        """Do what has to be done before the first process starts."""
+
+    @abstractmethod
+    def _scheduler_process(self) -> SchedulerProcess:
+        """The scheduler, not started yet."""
+
+    @abstractmethod
+    def _worker_process(self, name: Any, scheduler: str | None) -> NodeProcess:
+        """A worker, not started yet. `scheduler` is None when the scheduler's address is not known yet."""
+
+    def _cleanup(self) -> None:
+        """Give back what was taken; every process has ended. May be called more than once."""
+
+    # Starting
+
+    @property
+    def report(self) -> LaunchReport:
+        """What each stage of the launch did, and how long it took."""
+        return self._stages.launch_report()
+
+    async def _start(self) -> None:
+        if self._starting is not None:  # awaited twice
+            await asyncio.wait([self._starting])
+        if self.status != Status.created:
+            await super()._start()
+            return
+        self._starting = asyncio.current_task()
+        _inside_start.set(True)
+        try:
+            await self._prepare()
+            with self._stages.stage("start", total=1 + len(self.worker_spec), unit="processes") as stage:
+                await self._bring_up()
+                stage.did(processes=len(self._processes))
+                stage.summary = f"scheduler and {len(self._early)} workers on {self._node_count()} nodes"
+        except BaseException:
+            await self._close()
+            raise
+        finally:
+            self._starting = None
+
+    async def _bring_up(self) -> None:
+        scheduler = self._scheduler_process()
+        self._early = {name: self._worker_process(name, None) for name in self.worker_spec}
+        self._processes += [scheduler, *self._early.values()]
+        await asyncio.gather(*self._processes)
+        self.scheduler = scheduler
+        await self._unless_ended("ended before it was ready", scheduler.listening())
+        try:
+            await self._unless_ended("ended while the cluster started", super()._start())
+        except RuntimeError as error:  # SpecCluster puts every error into one
+            cause = error.__cause__ or error
+            if isinstance(cause, LikewiseError):
+                raise cause from None
+            raise ClusterError(f"The scheduler can't be reached: {cause}.", where=scheduler.command.node) from error
+        await self._unless_ended("ended before it joined the cluster", self._all_joined())
+        for process in self._processes:
+            self._watch(process)
+
+    async def _unless_ended(self, what: str, awaitable: Awaitable[_T]) -> _T:
+        """The result of `awaitable`; a ClusterError as soon as any process ends before it is there."""
+        wanted = asyncio.ensure_future(awaitable)
+        ends = {asyncio.ensure_future(p.exited.wait()): p for p in self._processes}
+        try:
+            await asyncio.wait({wanted, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            ended = next((p for future, p in ends.items() if future.done()), None)
+            if ended is not None and not wanted.done():
+                raise ended.failure(what)
+            return await wanted
+        finally:
+            for future in (wanted, *ends):
+                future.cancel()
+            await asyncio.gather(wanted, *ends, return_exceptions=True)
+
+    async def _all_joined(self) -> None:
+        while not set(self._early) <= self.observed:
+            self._joined.clear()
+            await self._joined.wait()
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        super()._update_worker_status(op, msg)
+        self._joined.set()
+
+    def _node_count(self) -> int:
+        return len({process.command.node for process in self._processes})
+
+    # Workers come and go
+
+    def _open_worker(self, address: str, name: Any, **_options: Any) -> NodeProcess:
+        """The process for the worker `name`: the one that was started early, or a new one."""
+        if name in self._early:
+            return self._early.pop(name)
+        process = self._worker_process(name, address)
+        self._processes.append(process)
+        self._watch(process)
+        return process
+
+    def new_worker_spec(self) -> dict[Any, Any]:
+        """Name and spec of the next worker. A name is never used twice, so logs and retirement stay unambiguous."""
+        self._i += 1
+        return {self._i - 1: self.new_spec}
+
+    async def _correct_state_internal(self) -> None:
+        try:
+            async with self._correcting:
+                while surplus := set(self.workers) - set(self.worker_spec):
+                    await self._retire(surplus)
+                await super()._correct_state_internal()
+        except BaseException:
+            self._correct_state_waiting = None
+            raise
+
+    async def _retire(self, names: Iterable[Any]) -> None:
+        """Move the data off the workers `names`, then end them.
+
+        SpecCluster asks the scheduler to retire them by name where it expects addresses (distributed 2024.8 to 2026.8),
+        which does nothing, and the data is lost.
+        """
+        names = set(names)
+        addresses = [a for a, worker in self.scheduler_info["workers"].items() if worker["name"] in names]
+        if addresses and self.scheduler.status == Status.running and not self._ending.is_set():
+            retiring = asyncio.ensure_future(
+                self.scheduler_comm.retire_workers(workers=addresses, remove=True, close_workers=True)
+            )
+            ending = asyncio.ensure_future(self._ending.wait())
+            await asyncio.wait({retiring, ending}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if not retiring.done():
+                retiring.cancel()
+            with suppress(asyncio.CancelledError, OSError):
+                await retiring
+        await asyncio.gather(*(self.workers[name].close() for name in names if name in self.workers))
+        for name in names:
+            self.workers.pop(name, None)
+
+    def _watch(self, process: NodeProcess) -> None:
+        watcher = asyncio.ensure_future(self._report_end(process))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+
+    async def _report_end(self, process: NodeProcess) -> None:
+        await process.exited.wait()
+        if process.status == Status.failed and not self._ending.is_set():
+            error = process.failure("ended")
+            logger.warning("%s", error)
+            self._stages.reporter.report(Notice(message=error.what, subject=error.where))
+
+    # Ending
+
+    async def _close(self) -> None:
+        self._ending.set()
+        starting = self._starting
+        if starting is not None and not _inside_start.get():
+            starting.cancel()
+            await asyncio.wait([starting])
+        try:
+            if self.scheduler_comm and self.scheduler.status != Status.running:
+                # A scheduler that is gone can't be asked to go; Dask would try for half a minute.
+                await self.scheduler_comm.close_rpc()
+            await super()._close()
+        finally:
+            await asyncio.gather(*(process.close() for process in self._processes))
+            await asyncio.gather(*self._watchers)
+            self._cleanup()
+
+    def _abandon(self) -> None:
+        """End everything after `__init__` failed."""
+        with suppress(Exception):
+            self.close()
+
+    # Two clusters may bear the same name; Dask would take them for the same.
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)

@@ -1,0 +1,294 @@
+"""One Dask process on a node, as `distributed.SpecCluster` wants to see it: started, watched, ended, with its children.
+
+The process runs in a session of its own, so Ctrl-C in a terminal reaches the client alone, who decides. Its standard
+input is the *lifeline*: a pipe that nobody writes to and that the kernel closes when the client ends in whatever way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import weakref
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distributed.core import Status
+from distributed.deploy.spec import ProcessInterface
+
+from likewise.errors import ClusterError
+
+GRACE = 5.0
+"""Seconds that a process has to end by itself once it was asked to."""
+
+_POLL = 0.01  # seconds between looks at a file that another process will write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What to run, and where.
+
+    Attributes
+    ----------
+    label : str
+        For people: ``worker 3``.
+    node : str
+        Name of the machine (or of the simulated one).
+    argv : tuple of str
+    env : dict
+        All of the process's environment variables. Not shown: some are secret.
+    cwd : str
+        An existing folder.
+    """
+
+    label: str
+    node: str
+    argv: tuple[str, ...]
+    cwd: str
+    env: dict[str, str] = field(repr=False)
+
+
+class Tail:
+    """The last lines of an output, bounded in number and length."""
+
+    def __init__(self, lines: int = 60, width: int = 1000) -> None:
+        self._width = width
+        self._lines: deque[bytes] = deque(maxlen=lines)
+        self._open = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of output, which may end anywhere."""
+        *whole, rest = (self._open + data).split(b"\n")
+        self._lines.extend(line[: self._width] for line in whole)
+        self._open = rest[: self._width]
+
+    def lines(self) -> list[str]:
+        """What is kept, oldest first; empty lines left out."""
+        kept = [*self._lines, self._open]
+        return [text for line in kept if (text := line.decode("utf-8", "replace").rstrip())]
+
+
+class NodeProcess(ProcessInterface):  # type: ignore[misc]
+    """A process that was started with `command`, with everything it starts itself.
+
+    Parameters
+    ----------
+    command : Command
+    name : hashable, optional
+        Name of the worker.
+    grace : float
+        Seconds between asking and killing.
+    """
+
+    def __init__(self, command: Command, *, name: Any = None, grace: float = GRACE) -> None:
+        super().__init__()
+        self.command = command
+        self.name = name
+        self.output = Tail()
+        self.exited = asyncio.Event()
+        self._grace = grace
+        self._process: asyncio.subprocess.Process | None = None
+        self._lifeline = -1
+        self._output = -1
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, which is also the id of its session; None before the start."""
+        return self._process.pid if self._process else None
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status as in `subprocess`; None while it runs."""
+        return self._process.returncode if self._process else None
+
+    async def start(self) -> None:
+        """Run the command. Returns when it runs, not when Dask is ready in it.
+
+        Raises
+        ------
+        ClusterError
+            When the command can't be run.
+        """
+        stdin, self._lifeline = os.pipe()  # not inherited by any other child (PEP 446)
+        self._output, stdout = os.pipe()
+        _open_lifelines.add(self)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.command.argv,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stdout,
+                cwd=self.command.cwd,
+                env=self.command.env,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            self._release()
+            self.status = Status.failed
+            raise ClusterError(
+                f"The {self.command.label} can't be started: {self.command.argv[0]}: {error}.",
+                where=self.command.node,
+                details={"argv": list(self.command.argv)},
+            ) from error
+        finally:
+            os.close(stdin)
+            os.close(stdout)
+        os.set_blocking(self._output, False)
+        # A reader of our own, not asyncio's: its Process.wait() would wait until grandchildren close the pipe, too.
+        asyncio.get_running_loop().add_reader(self._output, self._read)
+        self._watcher = asyncio.ensure_future(self._watch(self._process))
+        await super().start()
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError, InterruptedError):
+            data = os.read(self._output, 1 << 16)
+            self.output.feed(data)
+            if not data:
+                self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        if self._output >= 0:
+            asyncio.get_running_loop().remove_reader(self._output)
+            os.close(self._output)
+            self._output = -1
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        await process.wait()
+        if self._output >= 0:
+            self._read()  # its last words
+        if self.status == Status.running:
+            self.status = Status.failed  # nobody asked it to end
+        self.exited.set()
+
+    def failure(self, what: str) -> ClusterError:
+        """An error that says `what` happened to the process, how it ended and what it said last."""
+        said = self.output.lines()
+        how = _how(self.returncode)
+        words = "\n    ".join(said[-12:])
+        return ClusterError(
+            f"The {self.command.label} {what} ({how})." + (f" It said last:\n    {words}" if words else ""),
+            where=self.command.node,
+            details={"process": self.command.label, "returncode": self.returncode, "output": said},
+        )
+
+    async def close(self) -> None:
+        """Ask the process to end, then insist; nothing that it started stays. Safe to call more than once."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        async with self.lock:  # a start that is under way comes first
+            if self.status == Status.created:
+                self.status = Status.closed
+            elif self.status != Status.closed:
+                self.status = Status.closing
+            try:
+                if self._process is not None:
+                    await self._end(self._process)
+            finally:
+                self._release()
+                await super().close()
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        if not self.exited.is_set():
+            _signal(process.pid, signal.SIGTERM)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.exited.wait(), self._grace)
+        self.kill()
+        with suppress(asyncio.TimeoutError):  # a process in an uninterruptible state can't be waited for
+            await asyncio.wait_for(self.exited.wait(), self._grace)
+        self.kill()  # what was born while we killed
+
+    def kill(self) -> None:
+        """Kill the process and everything in its session, now."""
+        if self.pid is None:
+            return
+        for pid in session_members(self.pid):
+            _signal(pid, signal.SIGKILL)
+        if not self.exited.is_set():  # once it was waited for, its id may be somebody else's
+            _signal(self.pid, signal.SIGKILL)
+
+    def _release(self) -> None:
+        _open_lifelines.discard(self)
+        self.drop_lifeline()
+        self._stop_reading()
+
+    def drop_lifeline(self) -> None:
+        """Close our end of the lifeline: the process ends itself."""
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.command.label} on {self.command.node}: {self.status.name}, pid {self.pid}>"
+        )
+
+
+class SchedulerProcess(NodeProcess):
+    """A scheduler that writes its address to `address_file` when it listens."""
+
+    def __init__(self, command: Command, *, address_file: Path, grace: float = GRACE) -> None:
+        super().__init__(command, grace=grace)
+        self.address_file = address_file
+
+    async def listening(self) -> str:
+        """Wait for the address."""
+        while (address := read_address(self.address_file)) is None:
+            await asyncio.sleep(_POLL)
+        self.address = self.external_address = address
+        return address
+
+
+def read_address(path: Path) -> str | None:
+    """The address in the scheduler file at `path`, None while there is none (or only half of it)."""
+    try:
+        return str(json.loads(path.read_bytes())["address"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def session_members(session: int) -> list[int]:
+    """Ids of all processes of the session but its leader; a grandchild in another process group is found, too."""
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except FileNotFoundError:  # not Linux
+        return []
+    members = []
+    for pid in pids:
+        with suppress(OSError):
+            if pid != session and os.getsid(pid) == session:
+                members.append(pid)
+    return members
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _how(returncode: int | None) -> str:
+    if returncode is None:
+        return "still running"
+    if returncode < 0:
+        return f"killed by {signal.Signals(-returncode).name}"
+    return f"exit code {returncode}"
+
+
+# A child made by os.fork() (multiprocessing on Linux) inherits our end of every lifeline and would hold it open after
+# our death, so it lets go of them.
+_open_lifelines: weakref.WeakSet[NodeProcess] = weakref.WeakSet()
+
+
+def _in_forked_child() -> None:
+    for process in list(_open_lifelines):
+        process.drop_lifeline()
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
