@@ -16,11 +16,14 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
 from likewise.errors import LayerError
 from likewise.model.digest import Digest
+
+T = TypeVar("T")
 
 MAGIC = b"\x7fELF"
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
@@ -119,30 +122,27 @@ def parse_elf(data: Buffer, *, where: str) -> Elf | None:
         ) from error
 
 
-class KnownElfs:
-    """What ELF files said, remembered by content in one small file: a second start opens none of them.
+class Known(Generic[T]):
+    """What was read once, remembered by content in one small file: a second start opens none of it again.
 
     Parameters
     ----------
     file : Path
         Made by `save`. A damaged one counts as empty, and writing is best effort: losing it costs only time.
+    values : type
+        Of what is remembered, for msgspec.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, values: Any) -> None:
         self._file = file
-        self._known = self._load()
-        self._used: dict[Digest, Elf | None] = {}
+        self._type = dict[Digest, values]
+        self._known: dict[Digest, T] = self._load()
+        self._used: dict[Digest, T] = {}
 
-    def read(self, path: str, digest: Digest) -> Elf | None:
-        """The facts of the file at `path` whose content is `digest`; None when it is no ELF file.
-
-        Raises
-        ------
-        LayerError
-            When it begins as an ELF file and is damaged, or can't be read.
-        """
+    def get(self, digest: Digest, read: Callable[[], T]) -> T:
+        """What belongs to `digest`; `read` is called when that is not known."""
         if digest not in self._used:
-            self._used[digest] = self._known[digest] if digest in self._known else read_elf(path)
+            self._used[digest] = self._known[digest] if digest in self._known else read()
         return self._used[digest]
 
     def save(self) -> None:
@@ -151,14 +151,19 @@ class KnownElfs:
             return
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self._file.parent, prefix=".elf-")
-            with open(descriptor, "wb") as out:
-                out.write(msgspec.msgpack.encode(self._used))
-            os.replace(temporary, self._file)
+            descriptor, temporary = tempfile.mkstemp(dir=self._file.parent, prefix=".known-")
+            try:
+                with open(descriptor, "wb") as out:
+                    out.write(msgspec.msgpack.encode(self._used))
+                os.replace(temporary, self._file)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+            self._known = dict(self._used)
 
-    def _load(self) -> dict[Digest, Elf | None]:
+    def _load(self) -> dict[Digest, T]:
         try:
-            return msgspec.msgpack.decode(self._file.read_bytes(), type=dict[Digest, Elf | None])
+            return cast("dict[Digest, T]", msgspec.msgpack.decode(self._file.read_bytes(), type=self._type))
         except (OSError, msgspec.DecodeError):
             return {}
 

@@ -12,22 +12,16 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from likewise.errors import UnsupportedError
-from likewise.layers.elf import Elf, KnownElfs
+from likewise.layers.binaries import Binaries
 from likewise.layers.layout import Layout, base_layout
-from likewise.layers.loader import Loader, expand, is_private, read_cache, stays_with_node
-from likewise.layers.relocate import Derived, Facts, file_digest, set_rpath, source_data, source_file
+from likewise.layers.relocate import Derived, Facts, file_digest, source_data, source_file
 from likewise.layers.sysconfigs import relocate_makefile, relocate_sysconfigdata
 from likewise.model.digest import EMPTY
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
 from likewise.model.snapshot import Interpreter, PrefixKind, Problem, Severity
-
-EXECUTABLE_RPATH = "$ORIGIN/../lib:$ORIGIN/../../native"
-"""Searched for every object without a ``DT_RUNPATH`` in the whole process: the interpreter's libraries, then the native
-layer's."""
 
 _DROPPED_DIRS = frozenset({
     "__pycache__", "site-packages", "dist-packages", "test", "tests", "idlelib", "turtledemo", "idle_test",
@@ -36,10 +30,6 @@ _DROPPED_FILES = re.compile(
     r".*\.(a|o|pyc|pyo|exe)|(site|user)customize\.py|EXTERNALLY-MANAGED|build-details\.json|_sysconfig_vars_.*\.json"
     r"|_test\w*\..*\.so|_ctypes_test\..*\.so|_?xx(limited|testfuzz)\w*\..*\.so"
 )
-_OPTIONAL = ("_tkinter.", "nis.")
-"""Extension modules whose libraries (Tk and X11, Kerberos) no node needs in order to start: those are left to the
-native layer."""
-
 _WHEELS = "share/python-wheels"
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 _CERTIFICATE = re.compile(rb"-----BEGIN ((?:TRUSTED |X509 )?CERTIFICATE)-----[^-]+-----END \1-----")
@@ -77,10 +67,12 @@ def interpreter_source(
     layout = base_layout(interpreter.executable, derived)
     tree = _Tree(interpreter.python, layout, facts, derived)
     program = f"interpreter/bin/{interpreter.python}"
-    binaries = _Binaries({program: layout.executable, **dict(tree.extensions())}, program, facts, work)
+    binaries = Binaries(
+        {program: layout.executable, **dict(tree.extensions())}, program, layout.base_prefix, facts, work
+    )
     binaries.close()
     files = [*tree.library(), *tree.headers(), *tree.wheels(), *tree.links(), *binaries.files(derived)]
-    problems = list(binaries.problems)
+    problems = list(binaries.problems())
     bundle = certificate_bundle(layout.cafile, layout.capath, os.environ)
     if bundle:
         files.append(source_data(bundle, "interpreter/ssl/cert.pem"))
@@ -194,67 +186,6 @@ def walk(folder: str) -> Iterator[tuple[str, str]]:
                 yield entry.path, name
 
 
-class _Binaries:
-    """The program, its extension modules, and every library they need that isn't the node's own."""
-
-    def __init__(self, seeds: Mapping[str, str], program: str, facts: Facts, work: Path) -> None:
-        self.facts = facts
-        self.elfs = KnownElfs(work / "elf-interpreter")
-        self.loader = Loader(self.read, environ=os.environ, cache=read_cache())
-        self.program = program
-        self.paths = dict(seeds)  # layer path -> path
-        self.problems: list[Problem] = []
-        elf = self.read(seeds[program])
-        origin = os.path.dirname(seeds[program])
-        self.inherited = expand(elf.rpath, origin) if elf and not elf.runpath else []
-
-    def read(self, path: str) -> Elf | None:
-        return self.elfs.read(path, file_digest(path, self.facts)[0])
-
-    def close(self) -> None:
-        """Add the libraries that are needed, and those that they need."""
-        queue = list(self.paths.items())
-        while queue:
-            target, path = queue.pop()
-            elf = self.read(path)
-            if elf is None or os.path.basename(target).startswith(_OPTIONAL):
-                continue
-            for name in elf.needed:
-                beside = f"interpreter/lib/{os.path.basename(name)}"
-                if beside in self.paths or stays_with_node(name):
-                    continue
-                found = self.loader.find(name, elf, os.path.dirname(path), inherited=self.inherited)
-                if not found:
-                    self.problems.append(_not_here(target, name))
-                elif not is_private(self.read(found)):
-                    self.paths[beside] = found
-                    queue.append((beside, found))
-
-    def files(self, derived: Derived) -> Iterator[SourceFile]:
-        """Each file, or its copy with search paths that fit."""
-        with ThreadPoolExecutor(4) as pool:
-            yield from pool.map(lambda item: self._file(item[0], item[1], derived), self.paths.items())
-        self.elfs.save()
-
-    def _file(self, target: str, path: str, derived: Derived) -> SourceFile:
-        elf = self.read(path)
-        rpath = None if elf is None else self._wanted(target, elf)
-        if rpath is None:
-            return source_file(path, target, self.facts)
-        digest, _ = file_digest(path, self.facts)
-        made = derived.file("rpath", digest, rpath, make=lambda result: set_rpath(path, result, rpath))
-        return source_file(made, target, self.facts, executable=True)
-
-    def _wanted(self, target: str, elf: Elf) -> str | None:
-        """The ``DT_RPATH`` that the file at `target` shall have, None when it is right as it is."""
-        if target == self.program:
-            return EXECUTABLE_RPATH
-        beside = any(f"interpreter/lib/{os.path.basename(name)}" in self.paths for name in elf.needed)
-        here = os.path.relpath("interpreter/lib", os.path.dirname(target))
-        rpath = ("$ORIGIN" if here == "." else f"$ORIGIN/{here}") if beside else ""
-        return None if (rpath, "") == (elf.rpath, elf.runpath) else rpath
-
-
 def certificate_bundle(cafile: str, capath: str, environ: Mapping[str, str]) -> bytes:
     """The certificate authorities that OpenSSL trusts by default, as one PEM file; empty when there are none.
 
@@ -287,14 +218,5 @@ def _no_certificates(layout: Layout) -> Problem:
         subject=layout.executable,
         message="This Python trusts no certificate authority by default, so the nodes' Python will trust none either; "
         "set SSL_CERT_FILE to a bundle to change that.",
-        severity=Severity.NOTE,
-    )
-
-
-def _not_here(target: str, name: str) -> Problem:
-    return Problem(
-        code="library-not-here",
-        subject=os.path.basename(target),
-        message=f"{os.path.basename(target)} needs {name}, which is not here either; it works no less on the nodes.",
         severity=Severity.NOTE,
     )

@@ -32,6 +32,11 @@ _DRIVER = re.compile(
 """User-space halves of kernel drivers: they must match the node's kernel module. (``libcudart`` and the other
 libraries of the CUDA toolkit don't: those are ordinary.)"""
 
+_LEFT_ALONE = ("_tkinter.", "nis.", "_crypt.")
+"""Extension modules of the standard library whose libraries are the node's affair, as display, directory service and
+passwords are: Tk with all of X11, NIS with Kerberos, libcrypt. Shipping them would cost 11 MB and raise the version of
+glibc that every node must have (Debian 12: from 2.35 to 2.36)."""
+
 _DEFAULT_DIRS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
 _CACHE = "/etc/ld.so.cache"
 
@@ -60,6 +65,11 @@ def stays_with_node(name: str) -> bool:
 def is_private(elf: Elf | None) -> bool:
     """Whether a library uses glibc's private symbols, and so belongs to the very build of glibc beside it."""
     return elf is not None and any("GLIBC_PRIVATE" in versions for versions in elf.versions.values())
+
+
+def is_left_alone(path: str) -> bool:
+    """Whether the file at `path` in an interpreter layer is an extension module whose libraries are not shipped."""
+    return os.path.basename(path).startswith(_LEFT_ALONE)
 
 
 def expand(entries: str, origin: str) -> list[str]:
@@ -118,7 +128,8 @@ class Loader:
     def __init__(self, read: Callable[[str], Elf | None], *, environ: Mapping[str, str], cache: bytes) -> None:
         self.read = read
         self._library_path = expand(environ.get("LD_LIBRARY_PATH", "").replace(";", ":"), "/nowhere")
-        self._cache = parse_cache(cache)
+        self._cache = cache
+        self._listed: dict[str, list[str]] | None = None
         self._found: dict[tuple[str, str, int], str] = {}
 
     def find(self, name: str, wanted_by: Elf, origin: str, *, inherited: Iterable[str] = ()) -> str:
@@ -142,12 +153,16 @@ class Loader:
     def _system(self, name: str, wanted_by: Elf) -> str:
         key = (name, wanted_by.machine, wanted_by.bits)
         if key not in self._found:
-            self._found[key] = next((p for p in self._system_paths(name) if self._fits(p, wanted_by)), "")
+            self._found[key] = next(
+                (p for p in self._system_paths(name, wanted_by.machine) if self._fits(p, wanted_by)), ""
+            )
         return self._found[key]
 
-    def _system_paths(self, name: str) -> Iterator[str]:
-        yield from self._cache.get(name, ())
-        for folder in _DEFAULT_DIRS:
+    def _system_paths(self, name: str, machine: str) -> Iterator[str]:
+        if self._listed is None:
+            self._listed = parse_cache(self._cache)
+        yield from self._listed.get(name, ())
+        for folder in (f"/lib/{machine}-linux-gnu", f"/usr/lib/{machine}-linux-gnu", *_DEFAULT_DIRS):
             yield f"{folder}/{name}"
 
     def _fits(self, path: str, wanted_by: Elf) -> bool:

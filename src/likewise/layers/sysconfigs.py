@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from likewise.errors import LayerError
 
 _MARK = "@base_prefix@"
-_SYSTEM = frozenset({"/usr", "/usr/local"})
+SYSTEM_PREFIXES = frozenset({"/usr", "/usr/local"})
 """Prefixes that hold the machine's own tools and data too: not every path beneath one is the interpreter's."""
 
 _OWN = re.compile(
@@ -71,7 +71,7 @@ def relocate_sysconfigdata(text: str, prefixes: Iterable[str], *, wheels: str, l
 def relocate_makefile(text: str, prefixes: Iterable[str]) -> str:
     """The Makefile without the prefixes of the original, except where they are the machine's own (``/usr``)."""
     for prefix in _longest_first(prefixes):
-        if prefix not in _SYSTEM:
+        if prefix not in SYSTEM_PREFIXES:
             text = _whole(prefix).sub("/install", text)
     return text
 
@@ -101,12 +101,12 @@ def _moved(name: str, value: object, prefixes: Iterable[str]) -> object:
     if not isinstance(value, str):
         return value
     for prefix in prefixes:
-        if prefix not in _SYSTEM or _OWN.fullmatch(name):
+        if prefix not in SYSTEM_PREFIXES or _OWN.fullmatch(name):
             value = _whole(prefix).sub(lambda _: _MARK, value)
     return value
 
 
 def _whole(prefix: str) -> re.Pattern[str]:
     """`prefix` where it is a whole path or the beginning of one; ``-L`` and the like may stand before it."""
-    before = r"(?<![\w/.-])" if prefix in _SYSTEM else ""
+    before = r"(?<![\w/.-])" if prefix in SYSTEM_PREFIXES else ""
     return re.compile(before + re.escape(prefix) + r"(?![\w.-])")

@@ -1,0 +1,99 @@
+"""The machine code of an interpreter layer: the program, its extension modules, and the libraries that they load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from likewise.layers.elf import Elf, Known, read_elf
+from likewise.layers.loader import Loader, expand, is_left_alone, is_private, read_cache, stays_with_node
+from likewise.layers.relocate import Derived, Facts, file_digest, set_rpath, source_file
+from likewise.layers.sysconfigs import SYSTEM_PREFIXES
+from likewise.model.layer import SourceFile
+from likewise.model.snapshot import Problem, Severity
+
+EXECUTABLE_RPATH = "$ORIGIN/../lib:$ORIGIN/../../native"
+"""Searched for every object without a ``DT_RUNPATH`` in the whole process: the interpreter's libraries, then the native
+layer's."""
+
+
+class Binaries:
+    """The program, its extension modules, and every library they need that isn't the node's own."""
+
+    def __init__(self, seeds: Mapping[str, str], program: str, prefix: str, facts: Facts, work: Path) -> None:
+        self.facts = facts
+        self.elfs: Known[Elf | None] = Known(work / "elf-interpreter", Elf | None)
+        self.loader = Loader(self.read, environ=os.environ, cache=read_cache())
+        self.program = program
+        self.prefix = prefix
+        self.paths = dict(seeds)  # layer path -> path
+        self.missing: dict[str, str] = {}  # library -> module that needs it
+        self.left: dict[str, None] = {}
+        elf = self.read(seeds[program])
+        origin = os.path.dirname(seeds[program])
+        self.inherited = expand(elf.rpath, origin) if elf and not elf.runpath else []
+
+    def read(self, path: str) -> Elf | None:
+        return self.elfs.get(file_digest(path, self.facts)[0], partial(read_elf, path))
+
+    def close(self) -> None:
+        """Add the libraries that are needed, and those that they need."""
+        queue = list(self.paths.items())
+        while queue:
+            target, path = queue.pop()
+            elf = self.read(path)
+            if elf is None:
+                continue
+            for name in elf.needed:
+                beside = f"interpreter/lib/{os.path.basename(name)}"
+                if beside in self.paths or stays_with_node(name):
+                    continue
+                found = self.loader.find(name, elf, os.path.dirname(path), inherited=self.inherited)
+                if is_left_alone(target) and not self._own(found):
+                    self.left[name] = None
+                elif not found:
+                    self.missing.setdefault(name, os.path.basename(target))
+                elif not is_private(self.read(found)):
+                    self.paths[beside] = found
+                    queue.append((beside, found))
+
+    def _own(self, found: str) -> bool:
+        """Whether a library belongs to the base Python rather than to the machine."""
+        return self.prefix not in SYSTEM_PREFIXES and found.startswith(self.prefix + "/")
+
+    def files(self, derived: Derived) -> Iterator[SourceFile]:
+        """Each file, or its copy with search paths that fit."""
+        with ThreadPoolExecutor(4) as pool:
+            yield from pool.map(lambda item: self._file(item[0], item[1], derived), self.paths.items())
+        self.elfs.save()
+
+    def _file(self, target: str, path: str, derived: Derived) -> SourceFile:
+        elf = self.read(path)
+        rpath = None if elf is None else self._wanted(target, elf)
+        if rpath is None:
+            return source_file(path, target, self.facts)
+        digest, _ = file_digest(path, self.facts)
+        made = derived.file("rpath", digest, rpath, make=partial(set_rpath, path, rpath=rpath))
+        return source_file(made, target, self.facts, executable=True)
+
+    def _wanted(self, target: str, elf: Elf) -> str | None:
+        """The ``DT_RPATH`` that the file at `target` shall have, None when it is right as it is."""
+        if target == self.program:
+            return EXECUTABLE_RPATH
+        beside = any(f"interpreter/lib/{os.path.basename(name)}" in self.paths for name in elf.needed)
+        here = os.path.relpath("interpreter/lib", os.path.dirname(target))
+        rpath = ("$ORIGIN" if here == "." else f"$ORIGIN/{here}") if beside else ""
+        return None if (rpath, "") == (elf.rpath, elf.runpath) else rpath
+
+    def problems(self) -> Iterator[Problem]:
+        """What of the original does not work on a node by itself."""
+        for name, module in self.missing.items():
+            text = f"{module} needs {name}, which is not here either; it works no less on the nodes than here."
+            yield Problem(code="library-not-here", subject=name, message=text, severity=Severity.NOTE)
+        if self.left:
+            libraries = ", ".join(sorted(self.left))
+            text = f"These libraries are not shipped: {libraries}. tkinter, nis and crypt work on nodes that have them."
+            yield Problem(code="libraries-left", subject="interpreter", message=text, severity=Severity.NOTE)
