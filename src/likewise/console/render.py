@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -46,7 +47,8 @@ class _Running:
         if self.unit != "bytes" or not self.amount:
             return event.summary
         rate = f", {format_bytes(self.amount / event.seconds)}/s" if event.seconds > 0 else ""
-        return f"{event.summary} ({format_bytes(self.amount)}{rate})".strip()
+        quantity = f"{format_bytes(self.amount)}{rate}"
+        return f"{event.summary} ({quantity})" if event.summary else quantity
 
 
 class ConsoleReporter:
@@ -167,7 +169,8 @@ class RichReporter(ConsoleReporter):
             self._tasks.clear()
             progress, self._progress = self._progress, None
             if progress is not None:
-                progress.stop()
+                with suppress(Exception):  # the stream may be closed by now
+                    progress.stop()
 
     def _started(self, event: StageStarted) -> None:
         if self._progress is None:
