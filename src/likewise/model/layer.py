@@ -11,12 +11,13 @@ that a layer says nothing about where it was taken from or where it will lie.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from likewise.errors import LayerError
-from likewise.model.digest import EMPTY, Digest, digest_bytes, is_digest
+from likewise.model.digest import EMPTY, Digest, digest_bytes
 
 SCHEMES = frozenset({"purelib", "scripts", "data", "headers", "code", "interpreter", "native"})
 """First component of every path. ``platlib`` is ``purelib`` here: on Linux they are one directory."""
@@ -34,7 +35,7 @@ class LayerKind(str, enum.Enum):
     BYTECODE = "bytecode"
 
 
-class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One file of a layer.
 
     Attributes
@@ -57,7 +58,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
     link: str = ""
 
 
-class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where the client can read the content of `entry`: a file of its own, or `data` made in memory.
 
     This is a fact about the client and never leaves it.
@@ -120,16 +121,21 @@ def decode_listing(data: bytes, *, where: str = "layer") -> tuple[FileEntry, ...
         entries = tuple(_decode_line(line) for line in body.split("\0\n")[:-1])
     except (UnicodeDecodeError, ValueError) as error:
         raise LayerError(f"The layer's listing is damaged ({error}).", where=where) from error
-    if list(entries) != sorted(entries, key=lambda e: e.path):
+    paths = [e.path for e in entries]
+    if paths != sorted(paths):
         raise LayerError("The layer's listing is not in canonical order.", where=where)
     check_entries(entries, where=where)
     return entries
 
 
+_LINE = re.compile(r"([^\0]+)\0([0-9a-f]{64})\0(0|[1-9][0-9]{0,18})\0([x-])\0([^\0]*)")
+
+
 def _decode_line(line: str) -> FileEntry:
-    path, sha256, size, flag, link = line.split("\0")
-    if not is_digest(sha256) or flag not in ("x", "-") or not size.isascii() or not size.isdigit():
-        raise ValueError(f"bad line for {path!r}")
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ValueError(f"bad line {line[:200]!r}")
+    path, sha256, size, flag, link = match.groups()
     return FileEntry(path=path, sha256=Digest(sha256), size=int(size), executable=flag == "x", link=link)
 
 
@@ -146,15 +152,19 @@ def check_entries(entries: Sequence[FileEntry], *, where: str) -> None:
     LayerError
         With every offending path in ``details["paths"]``.
     """
+    if _all_fine(entries):
+        return
+    if _plainly_safe(entries):
+        return
     problems: dict[str, str] = {}
     seen: dict[str, str] = {}
-    leaves = {e.path for e in entries}
+    leaves = {e.path.casefold() for e in entries}
     for entry in entries:
         reason = path_problem(entry.path) or _link_problem(entry)
         folded = entry.path.casefold()
         if not reason and folded in seen:
             reason = f"collides with {seen[folded]!r} where case is ignored"
-        if not reason and any(parent in leaves for parent in _parents(entry.path)):
+        if not reason and any(parent in leaves for parent in _parents(folded)):
             reason = "lies beneath another file"
         if reason:
             problems[entry.path] = reason
@@ -168,6 +178,51 @@ def check_entries(entries: Sequence[FileEntry], *, where: str) -> None:
             todo="Reinstall the distribution, or leave it out with package_sync_ignore.",
             details={"paths": problems},
         )
+
+
+_SUSPICIOUS = ("\n/", "//", "/./", "/../", "/\n", "/.\n", "/..\n", "\0")
+
+
+def _all_fine(entries: Sequence[FileEntry]) -> bool:
+    """Whether there is plainly nothing to refuse. All paths at once, since every start checks tens of thousands."""
+    paths = [entry.path for entry in entries]
+    text = "\n".join(["", *paths, ""])
+    leaves = set(paths)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return (
+        text.count("\n") == len(paths) + 1  # no path has a line feed of its own
+        and not any(part in text for part in _SUSPICIOUS)
+        and len(leaves) == len(paths) == len(set(text[1:-1].casefold().split("\n")))
+        and {path[: path.find("/")] for path in paths} <= SCHEMES
+        and leaves.isdisjoint(
+            parent for folder in {path[: path.rfind("/") + 1] for path in paths} for parent in _parents(folder)
+        )
+        and not any(entry.link and _link_problem(entry) for entry in entries)
+    )
+
+
+_UNSAFE = ("//", "/./", "/../", "/\0", "/.\0", "/..\0")
+
+
+def _plainly_safe(entries: Sequence[FileEntry]) -> bool:
+    """Whether nothing in `entries` can be a problem. Says no when in doubt; all paths at once, so that it is quick."""
+    paths = [e.path for e in entries]
+    joined = "\0".join(paths) + "\0"
+    if joined.count("\0") != len(paths) or any(part in joined for part in _UNSAFE) or any(e.link for e in entries):
+        return False
+    try:
+        joined.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    folded = joined.casefold().split("\0")[:-1]
+    leaves = set(folded)
+    folders = {path.rpartition("/")[0] for path in folded}
+    folders.update([parent for folder in folders for parent in _parents(folder)])
+    roots = {path.partition("/")[0] for path in paths}
+    return len(leaves) == len(paths) and leaves.isdisjoint(folders) and "" not in folders and roots <= SCHEMES
 
 
 def path_problem(path: str) -> str:
