@@ -186,10 +186,7 @@ def _describe(one: Installed, census: Census, files: DistFiles | None, source: L
 
 def _imports(source: LayerSource | None) -> tuple[str, ...]:
     """Names of the modules, packages and namespace packages directly in the site directory."""
-    found: dict[str, None] = {}
-    for file in source.files if source else ():
-        path = file.entry.path
-        if path.endswith((".py", ".so", ".pyc")) and path.startswith("purelib/"):
-            name = path[8:].partition("/")[0].partition(".")[0]
-            found[name] = None
-    return tuple(name for name in found if name.isidentifier())
+    paths = [file.entry.path for file in source.files] if source else []
+    tops = {p[8:].partition("/")[0].partition(".")[0] for p in paths if p.endswith((".py", ".so", ".pyc"))
+            and p.startswith("purelib/")}  # fmt: skip
+    return tuple(sorted(name for name in tops if name.isidentifier()))
