@@ -152,8 +152,6 @@ def check_entries(entries: Sequence[FileEntry], *, where: str) -> None:
     LayerError
         With every offending path in ``details["paths"]``.
     """
-    if _all_fine(entries):
-        return
     if _plainly_safe(entries):
         return
     problems: dict[str, str] = {}
@@ -178,30 +176,6 @@ def check_entries(entries: Sequence[FileEntry], *, where: str) -> None:
             todo="Reinstall the distribution, or leave it out with package_sync_ignore.",
             details={"paths": problems},
         )
-
-
-_SUSPICIOUS = ("\n/", "//", "/./", "/../", "/\n", "/.\n", "/..\n", "\0")
-
-
-def _all_fine(entries: Sequence[FileEntry]) -> bool:
-    """Whether there is plainly nothing to refuse. All paths at once, since every start checks tens of thousands."""
-    paths = [entry.path for entry in entries]
-    text = "\n".join(["", *paths, ""])
-    leaves = set(paths)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return (
-        text.count("\n") == len(paths) + 1  # no path has a line feed of its own
-        and not any(part in text for part in _SUSPICIOUS)
-        and len(leaves) == len(paths) == len(set(text[1:-1].casefold().split("\n")))
-        and {path[: path.find("/")] for path in paths} <= SCHEMES
-        and leaves.isdisjoint(
-            parent for folder in {path[: path.rfind("/") + 1] for path in paths} for parent in _parents(folder)
-        )
-        and not any(entry.link and _link_problem(entry) for entry in entries)
-    )
 
 
 _UNSAFE = ("//", "/./", "/../", "/\0", "/.\0", "/..\0")
