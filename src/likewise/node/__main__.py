@@ -1,0 +1,114 @@
+"""``python -m likewise.node COMMAND …``: what a node does. Started by bootstrap.sh and by the cluster, not by people.
+
+start --cache DIR --store DIR --manifest ID [--kit DIR] -- ARGS…   make the prefix, then become its Python
+materialise --cache DIR --store DIR --manifest ID [--kit DIR]      make the prefix and print where it is
+verify [--prefix DIR] [--node NAME]                                print a NodeReport as JSON
+prune --cache DIR                                                  remove what expired; print what, as JSON
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import msgspec
+
+from likewise.errors import LikewiseError, UsageError
+from likewise.model.digest import Digest
+from likewise.node.cache import open_cache
+from likewise.node.materialise import materialise
+from likewise.node.sources import DirectoryStore, UnpackedKit
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command. Errors are one line on stderr and the error's exit code."""
+    command, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
+    try:
+        if command not in _COMMANDS:
+            raise UsageError(f"likewise.node has no command {command!r}.")
+        options, arguments = _parse(rest)
+        _COMMANDS[command](options, arguments)
+    except LikewiseError as error:
+        sys.stderr.write(f"likewise: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parse(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    options: dict[str, str] = {}
+    position = 0
+    while position < len(argv):
+        if argv[position] == "--":
+            return options, list(argv[position + 1 :])
+        if not argv[position].startswith("--") or position + 1 == len(argv):
+            raise UsageError(f"likewise.node does not understand {argv[position]!r}.")
+        options[argv[position][2:]] = argv[position + 1]
+        position += 2
+    return options, []
+
+
+def _option(options: dict[str, str], name: str) -> str:
+    if not options.get(name):
+        raise UsageError(f"likewise.node needs --{name}.")
+    return options[name]
+
+
+def _start(options: dict[str, str], arguments: list[str]) -> NoReturn:
+    prefix = _prefix(options)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what is ignored survives exec
+        signal.signal(number, signal.SIG_DFL)
+    launch = f"{prefix}/launch"
+    os.execv(launch, [launch, *arguments])
+
+
+def _materialise(options: dict[str, str], arguments: list[str]) -> None:
+    print(_prefix(options))
+
+
+def _prefix(options: dict[str, str]) -> str:
+    old = os.umask(0o022)  # the cache itself is private; only its owner gets this far
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        cache = open_cache(_option(options, "cache"))
+        kit = options.get("kit")
+        if os.path.isdir(cache.prefix(_option(options, "manifest"))):
+            return cache.prefix(options["manifest"])
+        store = DirectoryStore(_option(options, "store"))
+        manifest = store.manifest(Digest(options["manifest"]))
+        return materialise(cache, manifest, [store], kit=UnpackedKit(kit) if kit else None)
+    finally:
+        os.umask(old)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    """Let a termination unwind, so that nothing is left behind."""
+    sys.exit(128 + number)
+
+
+def _verify(options: dict[str, str], arguments: list[str]) -> None:
+    from likewise.node.verify import verify_prefix
+
+    report = verify_prefix(options.get("prefix", sys.prefix), node=options.get("node", ""))
+    print(msgspec.json.encode(report).decode())
+
+
+def _prune(options: dict[str, str], arguments: list[str]) -> None:
+    from likewise.node.expiry import prune
+
+    print(msgspec.json.encode(prune(open_cache(_option(options, "cache")))).decode())
+
+
+_COMMANDS: dict[str, Callable[[dict[str, str], list[str]], None]] = {
+    "start": _start,
+    "materialise": _materialise,
+    "verify": _verify,
+    "prune": _prune,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The node's cache: where things lie, and who may use it.
+
+    <cache>/layers/<digest>/<layer path>     unpacked, checked, read-only; <digest>.listing beside it
+    <cache>/prefixes/<first 16 of the id>/   hard links to the layers, and what is generated
+    <cache>/kits/<first 16 of the id>/       unpacked by bootstrap.sh
+    <cache>/leases/<host>.<pid>              "<manifest id> <start time of the process>", written by bootstrap.sh
+    <cache>/used/<first 16 of an id>         modified when a prefix or a kit was last used
+    <cache>/work/<host>.<pid>/               the working directory of each process started from here
+    <cache>/tmp/, <cache>/lock               what is being made, by the one who holds the lock
+
+Content becomes visible by a rename and disappears by one, so a kill at any moment leaves something in ``tmp`` at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+
+import msgspec
+
+from likewise.errors import NodeError
+from likewise.node.disk import check_executable, disk_error, remove_tree
+
+_KINDS = ("layers", "prefixes", "kits", "tmp", "leases", "used", "work")
+
+
+class NodeCache(msgspec.Struct, frozen=True):
+    """The places of a cache. `root` is absolute; it contains neither colon, backslash nor line break."""
+
+    root: str
+
+    def place(self, kind: str) -> str:
+        """One of the cache's directories."""
+        return f"{self.root}/{kind}"
+
+    def layer(self, digest: str) -> str:
+        """Where the files of a layer lie. They are all there when its listing is."""
+        return f"{self.root}/layers/{digest}"
+
+    def listing(self, digest: str) -> str:
+        """The layer's listing."""
+        return f"{self.root}/layers/{digest}.listing"
+
+    def prefix(self, manifest_id: str) -> str:
+        """The prefix with this id. It is complete when it is there."""
+        return f"{self.root}/prefixes/{manifest_id[:16]}"
+
+    def used(self, name: str) -> str:
+        """The file whose modification time is the last use of a prefix or kit."""
+        return f"{self.root}/used/{name[:16]}"
+
+
+def open_cache(root: str) -> NodeCache:
+    """The cache at `root`, made when missing, private to this user.
+
+    Raises
+    ------
+    NodeError
+        When it belongs to somebody else, is a link, can be written by everybody, can't be made, or nothing in it can
+        be executed.
+    """
+    root = os.path.abspath(root)
+    if any(c in root for c in ":\\\n"):
+        raise NodeError(
+            "The path of the node's cache contains a colon, a backslash or a line break.",
+            where=root,
+            todo="Give it another folder; search paths and scripts can't hold such a name.",
+        )
+    try:
+        for path in (root, *(f"{root}/{kind}" for kind in _KINDS)):
+            _own_directory(path)
+        check_executable(root)
+    except OSError as error:
+        raise disk_error(error, root) from error
+    return NodeCache(root)
+
+
+def _own_directory(path: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(path, 0o700)
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode):
+        problem = "is not a directory of its own"
+    elif found.st_uid != os.geteuid():
+        problem = "belongs to another user"
+    elif found.st_mode & 0o002:
+        problem = "can be written by everybody"
+    else:
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            os.chmod(path, 0o700)
+        return
+    raise NodeError(
+        f"The node's cache {problem}, so what it contains can't be trusted.",
+        where=path,
+        todo="Remove it, or give the node's cache another folder.",
+    )
+
+
+@contextlib.contextmanager
+def locked(cache: NodeCache) -> Iterator[None]:
+    """Be the only one who makes or removes anything in the cache, waiting for others.
+
+    The kernel frees the lock of a process that is killed. Its forked helpers hold it too, until they end; so who gets
+    the lock knows that everything in ``tmp`` is left over.
+    """
+    fd = os.open(f"{cache.root}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def host_name() -> str:
+    """This host, as it stands in the names of leases and working directories."""
+    return os.uname().nodename
+
+
+def start_time(pid: str) -> str | None:
+    """When the process started (clock ticks since boot), None when there is no such process.
+
+    The 22nd field of ``/proc/<pid>/stat`` (proc(5)); the second one, in parentheses, may contain anything.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return None
+
+
+def sweep(cache: NodeCache) -> None:
+    """Remove what ended or killed processes left. The lock must be held."""
+    for name in os.listdir(cache.place("tmp")):
+        # bootstrap.sh unpacks kits without the lock: they are left over when their process is gone
+        if not name.startswith("kit.") or start_time(name[4:]) is None:
+            remove_tree(f"{cache.place('tmp')}/{name}")
+    here = f"{host_name()}."
+    for name in os.listdir(cache.place("work")):
+        if name.startswith(here) and start_time(name[len(here) :]) is None:
+            remove_tree(f"{cache.place('work')}/{name}")

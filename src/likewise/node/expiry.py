@@ -1,0 +1,211 @@
+"""What leaves the node's cache, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Collection
+from datetime import timedelta
+
+import msgspec
+
+from likewise.model.layer import LISTING_MAGIC, LayerKind
+from likewise.model.manifest import Manifest
+from likewise.node.cache import NodeCache, host_name, locked, start_time, sweep
+from likewise.node.disk import remove_tree
+
+CODE_MAX_AGE = timedelta(hours=24)
+MAX_AGE = timedelta(days=7)
+FOREIGN_MAX_AGE = timedelta(days=30)
+"""How long a lease counts whose process can't be seen from here: it runs on another host, or in another container."""
+
+_EVERYTHING = "*"
+
+
+class Pruned(msgspec.Struct, frozen=True, kw_only=True):
+    """What was removed: prefixes and kits by the first 16 digits of their ids, layers by digest."""
+
+    prefixes: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    kits: tuple[str, ...] = ()
+
+
+def prune(
+    cache: NodeCache,
+    *,
+    max_age: timedelta = MAX_AGE,
+    code_max_age: timedelta = CODE_MAX_AGE,
+    now: float | None = None,
+    have_lock: bool = False,
+) -> Pruned:
+    """Remove what nobody has used for long. What a living process runs from is never touched.
+
+    Parameters
+    ----------
+    cache : NodeCache
+    max_age : timedelta, default 7 days
+        For prefixes, kits, and layers that no prefix contains.
+    code_max_age : timedelta, default 24 h
+        For the user's own code: code layers, and prefixes that contain any.
+    now : float, optional
+        Seconds since the epoch instead of the present.
+    have_lock : bool
+        Whether the caller holds the cache's lock already.
+    """
+    with contextlib.nullcontext() if have_lock else locked(cache):
+        expiry = _Expiry(cache, max_age, code_max_age, time.time() if now is None else now)
+        sweep(cache)
+        prefixes = expiry.prefixes()
+        return Pruned(prefixes=prefixes, layers=expiry.layers(), kits=expiry.kits())
+
+
+def leased(cache: NodeCache, now: float) -> frozenset[str]:
+    """Names of the prefixes that living processes run from. Leases of ended ones are removed."""
+    names = set()
+    for lease in os.listdir(cache.place("leases")):
+        path = f"{cache.place('leases')}/{lease}"
+        host, _, pid = lease.rpartition(".")
+        try:
+            with open(path, encoding="ascii", errors="replace") as file:
+                manifest, _, started = file.read().strip().partition(" ")
+            age = now - os.stat(path).st_mtime
+        except OSError:
+            continue
+        actual = start_time(pid)
+        alive = actual is not None and started in (actual, "0", "") if host == host_name() else age < _seconds()
+        if alive:
+            names.add(manifest[:16] or _EVERYTHING)  # empty: it is just being written
+        else:
+            _unlink(path)
+    return frozenset(names)
+
+
+def _seconds() -> float:
+    return FOREIGN_MAX_AGE.total_seconds()
+
+
+class _Expiry:
+    """One pass over a cache, with the lock held."""
+
+    def __init__(self, cache: NodeCache, max_age: timedelta, code_max_age: timedelta, now: float) -> None:
+        self._cache = cache
+        self._max_age = max_age.total_seconds()
+        self._code_max_age = min(max_age, code_max_age).total_seconds()
+        self._now = now
+        self._kept: set[str] = set()
+
+    def prefixes(self) -> tuple[str, ...]:
+        """Remove expired prefixes; note which layers the others contain."""
+        removed = []
+        live = leased(self._cache, self._now)
+        for name in live - {_EVERYTHING}:
+            if os.path.isdir(self._cache.prefix(name)):
+                _touch(self._cache.used(name), self._now)  # in use until now: the age begins when its processes end
+        for name in os.listdir(self._cache.place("prefixes")):
+            manifest = _manifest(self._cache.prefix(name))
+            if self._prefix_expired(name, manifest, live) and self._remove_prefix(name, manifest):
+                removed.append(name)
+            elif manifest:
+                self._kept.update(_digests(manifest))
+        return tuple(sorted(removed))
+
+    def _prefix_expired(self, name: str, manifest: Manifest | None, live: Collection[str]) -> bool:
+        if name in live or _EVERYTHING in live:
+            return False
+        has_code = manifest is not None and any(ref.kind is LayerKind.CODE for ref in manifest.layers)
+        return self._age(self._last_use(name)) > (self._code_max_age if has_code else self._max_age)
+
+    def _last_use(self, name: str) -> float:
+        return max(_mtime(self._cache.used(name)), _mtime(f"{self._cache.prefix(name)}/launch"))
+
+    def _remove_prefix(self, name: str, manifest: Manifest | None) -> bool:
+        last_use = self._last_use(name)
+        hidden = f"{self._cache.place('tmp')}/expired.{name}"
+        os.rename(self._cache.prefix(name), hidden)
+        live = leased(self._cache, self._now)
+        if name in live or _EVERYTHING in live:  # somebody started while it was still there
+            os.rename(hidden, self._cache.prefix(name))
+            return False
+        for digest in _digests(manifest) if manifest else ():
+            if _mtime(self._cache.listing(digest)):
+                _touch(self._cache.listing(digest), max(last_use, _mtime(self._cache.listing(digest))))
+        remove_tree(hidden)
+        _unlink(self._cache.used(name))
+        return True
+
+    def layers(self) -> tuple[str, ...]:
+        """Remove layers that no prefix contains and nobody has used for long, and what has no listing."""
+        removed = []
+        names = os.listdir(self._cache.place("layers"))
+        for digest in {name.partition(".")[0] for name in names} - self._kept:
+            listing = self._cache.listing(digest)
+            limit = self._code_max_age if _is_code(listing) else self._max_age
+            if self._age(_mtime(listing)) > limit:
+                self._remove_layer(digest)
+                removed.append(digest)
+        return tuple(sorted(removed))
+
+    def _remove_layer(self, digest: str) -> None:
+        _unlink(self._cache.listing(digest))  # first: without it the layer is not there
+        self._remove(self._cache.layer(digest))
+
+    def kits(self) -> tuple[str, ...]:
+        """Remove kits that nobody has used for long."""
+        removed = []
+        for name in os.listdir(self._cache.place("kits")):
+            path = f"{self._cache.place('kits')}/{name}"
+            if self._age(max(_mtime(self._cache.used(name)), _mtime(path))) > self._max_age:
+                self._remove(path)
+                _unlink(self._cache.used(name))
+                removed.append(name)
+        return tuple(sorted(removed))
+
+    def _remove(self, path: str) -> None:
+        hidden = f"{self._cache.place('tmp')}/expired.{os.path.basename(path)}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, hidden)
+            remove_tree(hidden)
+
+    def _age(self, mtime: float) -> float:
+        return self._now - mtime
+
+
+def _manifest(prefix: str) -> Manifest | None:
+    try:
+        with open(f"{prefix}/manifest.json", "rb") as file:
+            return msgspec.json.decode(file.read(), type=Manifest)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _digests(manifest: Manifest) -> set[str]:
+    digests: set[str] = {ref.digest for ref in manifest.layers}
+    return digests | {ref.bytecode for ref in manifest.layers if ref.bytecode}
+
+
+def _is_code(listing: str) -> bool:
+    head = f"{LISTING_MAGIC}code/".encode()
+    try:
+        with open(listing, "rb") as file:
+            return file.read(len(head)) == head
+    except OSError:
+        return False
+
+
+def _mtime(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _touch(path: str, when: float) -> None:
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        os.utime(path, (when, when))
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

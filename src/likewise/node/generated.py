@@ -1,0 +1,220 @@
+"""The files of a prefix that no layer holds, because they say where the prefix lies. Every function is pure.
+
+Materialising writes them and verifying computes them again, so both must come to the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from likewise.errors import NodeError
+from likewise.model.digest import Digest, digest_to_record
+from likewise.model.identity import PLACEHOLDER
+from likewise.model.layer import FileEntry, LayerKind
+from likewise.model.manifest import LayerRef, Manifest, prefix_path, scheme_dirs
+from likewise.node.launch import launch_script, quote
+
+SHEBANG_LIMIT = 127
+"""Bytes of a first line that every Linux reads; the kernel's buffer had 128 until 5.1 (fs/binfmt_script.c)."""
+
+CODE_PTH = "likewise-code.pth"
+
+_SCRIPT = """\
+import sys
+from {module} import {top}
+if __name__ == "__main__":
+    sys.exit({attribute}())
+"""
+_ENTRY_POINT = re.compile(r"(?P<module>\w+(?:\.\w+)*)\s*:\s*(?P<attribute>\w+(?:\.\w+)*)\s*(?:\[.*\])?")
+_METADATA = re.compile(r"purelib/([^/]+\.(?:dist|egg)-info)/")
+
+
+class Generated(msgspec.Struct, frozen=True, kw_only=True):
+    """A file to write; `path` is relative to the prefix. A symbolic link when `link` is not empty."""
+
+    path: str
+    data: bytes = b""
+    executable: bool = False
+    link: str = ""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a prefix lies.
+
+    Attributes
+    ----------
+    prefix, cache : str
+        Absolute.
+    python : str
+        ``python3.11``.
+    """
+
+    prefix: str
+    cache: str
+    python: str
+
+    @property
+    def executable(self) -> str:
+        """The prefix's Python."""
+        return f"{self.prefix}/bin/python"
+
+
+def environment_files(manifest: Manifest, place: Place) -> list[Generated]:
+    """What belongs to the prefix as a whole."""
+    python = manifest.python
+    config = {
+        "home": f"{place.prefix}/interpreter/bin",
+        "include-system-site-packages": "false",
+        "version": manifest.target.python,
+    }
+    files = [
+        Generated(path="pyvenv.cfg", data="".join(f"{k} = {v}\n" for k, v in config.items()).encode()),
+        Generated(path=f"bin/{python}", link=f"../interpreter/bin/{python}"),
+        Generated(path="bin/python3", link=python),
+        Generated(path="bin/python", link=python),
+        Generated(path="manifest.json", data=manifest.encode()),
+        Generated(path="launch", data=launch_script(manifest, place.prefix, place.cache), executable=True),
+    ]
+    if manifest.after:
+        site = scheme_dirs(python)["purelib"]
+        up = "../" * (site.count("/") + 1)
+        lines = "".join(f"{up}code/{name}\n" for name in manifest.after)
+        files.append(Generated(path=f"{site}/{CODE_PTH}", data=lines.encode()))
+    return files
+
+
+def layer_files(
+    ref: LayerRef, entries: Sequence[FileEntry], read: Callable[[str, int], bytes], place: Place
+) -> tuple[list[Generated], list[Generated]]:
+    """What is generated for one layer of a manifest.
+
+    Parameters
+    ----------
+    ref : LayerRef
+    entries : sequence of FileEntry
+    read : callable
+        The first bytes of a file of the layer: its path, and how many at most (all when negative).
+    place : Place
+
+    Returns
+    -------
+    own : list of Generated
+        The layer's scripts that get this prefix's interpreter line, instead of their content; its ``INSTALLER`` and
+        its ``RECORD``.
+    scripts : list of Generated
+        Made from its entry points. Where two layers have one of the same name, or a layer has a file in its place, it
+        is not written: see `entry_scripts`.
+    """
+    own = [
+        Generated(
+            path=prefix_path(e.path, place.python),
+            data=shebang(place.executable) + read(e.path, -1).partition(b"\n")[2],
+            executable=e.executable,
+        )
+        for e in entries
+        if e.path.startswith("scripts/") and not e.link and read(e.path, len(PLACEHOLDER)).startswith(b"#!python")
+    ]
+    if ref.kind is not LayerKind.DISTRIBUTION:
+        return own, []
+    scripts: list[Generated] = []
+    by_path = {e.path: e for e in entries}
+    for metadata in _metadata(entries):
+        if f"purelib/{metadata}/entry_points.txt" in by_path:
+            text = read(f"purelib/{metadata}/entry_points.txt", -1).decode("utf-8", "replace")
+            scripts += entry_scripts(text, place)
+        if metadata.endswith(".dist-info"):
+            installer = Generated(path=f"{_site(place)}/{metadata}/INSTALLER", data=b"likewise\n")
+            record = _record(metadata, entries, [*own, installer, *scripts], place)
+            own += [installer, record]
+    return own, scripts
+
+
+def entry_scripts(text: str, place: Place) -> list[Generated]:
+    """The scripts for an ``entry_points.txt`` (the *entry points specification*): console and GUI are one on Linux."""
+    scripts: dict[str, Generated] = {}
+    section = ""
+    for raw in text.splitlines():
+        line = raw.strip()
+        if line.startswith("["):
+            section = line.strip("[] \t")
+        elif section in ("console_scripts", "gui_scripts") and "=" in line and line[0] not in "#;":
+            name, _, value = (part.strip() for part in line.partition("="))
+            match = _ENTRY_POINT.fullmatch(value)
+            for each in _names(name, place.python) if match else ():
+                assert match is not None
+                body = _SCRIPT.format(
+                    module=match["module"], top=match["attribute"].partition(".")[0], attribute=match["attribute"]
+                )
+                data = shebang(place.executable) + body.encode()
+                scripts.setdefault(each, Generated(path=f"bin/{each}", data=data, executable=True))
+    return list(scripts.values())
+
+
+def _names(name: str, python: str) -> Iterable[str]:
+    """File names for an entry point; pip and easy_install have versioned ones too, as their installers write them."""
+    if not name or "/" in name or "\0" in name or name in (".", "..") or re.fullmatch(r"python[\d.]*t?", name):
+        return ()
+    version = python.removeprefix("python").removesuffix("t")
+    if name == "pip":
+        return (name, f"pip{version.partition('.')[0]}", f"pip{version}")
+    return (name, f"{name}-{version}") if name == "easy_install" else (name,)
+
+
+def shebang(executable: str) -> bytes:
+    """The line, or lines, that make a file a script of this interpreter.
+
+    A path that is too long for the kernel, or contains a space, is started by ``/bin/sh``: for sh the second line is
+    an exec, for Python lines two and three are a string (distlib's way, which pip follows).
+
+    Raises
+    ------
+    NodeError
+        When the path contains a backslash or a line break, which neither form can hold.
+    """
+    if "\\" in executable or "\n" in executable:
+        raise NodeError("A script can't name an interpreter with such a path.", where=executable)
+    line = f"#!{executable}\n".encode()
+    if len(line) <= SHEBANG_LIMIT + 1 and not any(c.isspace() for c in executable):
+        return line
+    return b"#!/bin/sh\n'''exec' " + quote(executable).encode() + b" \"$0\" \"$@\"\n' '''\n"
+
+
+def _metadata(entries: Sequence[FileEntry]) -> list[str]:
+    """Names of the layer's own dist-info and egg-info folders (not those of vendored distributions)."""
+    found = {match[1] for e in entries if (match := _METADATA.match(e.path))}
+    return sorted(found)
+
+
+def _site(place: Place) -> str:
+    return scheme_dirs(place.python)["purelib"]
+
+
+def _record(metadata: str, entries: Sequence[FileEntry], generated: Sequence[Generated], place: Place) -> Generated:
+    """`RECORD` (the *recording installed projects* specification): paths relative to the site directory."""
+    rows = {prefix_path(e.path, place.python): (digest_to_record(e.sha256), e.size) for e in entries if not e.link}
+    rows.update({prefix_path(e.path, place.python): ("", 0) for e in entries if e.link})
+    for file in generated:
+        hashed = base64.urlsafe_b64encode(hashlib.sha256(file.data).digest()).rstrip(b"=").decode()
+        rows[file.path] = (f"sha256={hashed}", len(file.data))
+    site = _site(place)
+    up = "../" * (site.count("/") + 1)
+    lines = []
+    for path, (digest, size) in sorted(rows.items()):
+        shown = path[len(site) + 1 :] if path.startswith(site + "/") else up + path
+        lines.append(f"{_csv(shown)},{digest},{size if digest else ''}\n")
+    lines.append(f"{_csv(metadata)}/RECORD,,\n" if _csv(metadata) == metadata else f"{_csv(f'{metadata}/RECORD')},,\n")
+    return Generated(path=f"{site}/{metadata}/RECORD", data="".join(lines).encode())
+
+
+def _csv(field: str) -> str:
+    return '"' + field.replace('"', '""') + '"' if any(c in field for c in ',"\n\r') else field
+
+
+def digest_of(file: Generated) -> Digest:
+    """sha256 of a generated file's content."""
+    return Digest(hashlib.sha256(file.data).hexdigest())

@@ -1,0 +1,141 @@
+"""The node's shelf of unpacked layers: what is there is sound, and what is missing is fetched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from likewise.errors import NodeError
+from likewise.model.digest import Digest, digest_bytes
+from likewise.model.layer import FileEntry
+from likewise.node.cache import NodeCache
+from likewise.node.disk import CREATE, READ, Tree, disk_error, remove_tree, write_all
+from likewise.node.sources import Source, UnpackedKit
+from likewise.node.unpack import DamagedCopy, UnreadableCopy, adopt, read_listing, unpack
+
+
+class LayerShelf:
+    """Layers of a cache whose lock is held.
+
+    Parameters
+    ----------
+    cache : NodeCache
+    sources : sequence of Source
+        Asked in this order.
+    kit : UnpackedKit, optional
+        Asked before them.
+    """
+
+    def __init__(self, cache: NodeCache, sources: Sequence[Source], kit: UnpackedKit | None = None) -> None:
+        self._cache = cache
+        self._sources = sources
+        self._kit = kit
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the layer is there, or in the kit, and costs no space."""
+        return os.path.exists(self._cache.listing(digest)) or bool(self._kit and self._kit.listing(digest))
+
+    def folder(self, digest: Digest) -> str:
+        """Where the layer's files lie."""
+        return self._cache.layer(digest)
+
+    def get(self, digest: Digest, name: str) -> tuple[FileEntry, ...]:
+        """The layer's files; it is fetched when it is not there.
+
+        Raises
+        ------
+        NodeError
+            When no source has a sound copy, or the disk can't take it.
+        """
+        try:
+            return self._there(digest, name) or self._fetch(digest, name)
+        except OSError as error:
+            raise disk_error(error, f"{name}, in {self._cache.root}") from error
+
+    def reader(self, digest: Digest) -> Callable[[str, int], bytes]:
+        """Reads the first bytes (all of them when the number is negative) of a file of the layer."""
+
+        def read(path: str, size: int) -> bytes:
+            with Tree(self.folder(digest), make=False) as tree:
+                folder, name = tree.enter(path)
+                with open(os.open(name, READ, dir_fd=folder), "rb") as file:
+                    return file.read(size)
+
+        return read
+
+    def _there(self, digest: Digest, name: str) -> tuple[FileEntry, ...] | None:
+        path = self._cache.listing(digest)
+        try:
+            with open(path, "rb") as file:
+                listing = file.read()
+        except FileNotFoundError:
+            return None
+        if digest_bytes(listing) != digest or not os.path.isdir(self.folder(digest)):
+            os.unlink(path)  # a layer without its listing is not there
+            return None
+        os.utime(path)  # its last use
+        return read_listing(listing, name=name)
+
+    def _fetch(self, digest: Digest, name: str) -> tuple[FileEntry, ...]:
+        problems: list[str] = []
+        adopted = self._adopt(digest, name, problems)
+        if adopted is not None:
+            return adopted
+        for source in self._sources:
+            try:
+                stream = source.open(digest)
+            except OSError as error:
+                missing = isinstance(error, FileNotFoundError)
+                problems.append(f"{source}: {'it is not there' if missing else error}")
+                continue
+            with stream:
+                try:
+                    return self._publish(digest, partial(unpack, stream, digest, name=name))
+                except DamagedCopy as error:
+                    problems.append(f"{source}: {error.what}")
+                    source.reject(digest)
+                except UnreadableCopy as error:
+                    problems.append(f"{source}: {error.what}")
+        raise NodeError(
+            "No source has a sound copy of the layer" + "".join(f"; {p}" for p in problems).rstrip(".") + ".",
+            where=name,
+            todo="Start the cluster again: what was damaged is removed, and the client makes it anew.",
+            details={"layer": name, "digest": digest, "problems": problems},
+        )
+
+    def _adopt(self, digest: Digest, name: str, problems: list[str]) -> tuple[FileEntry, ...] | None:
+        kit = self._kit
+        listing = kit.listing(digest) if kit else None
+        if kit is None or listing is None:
+            return None
+        try:
+            return self._publish(digest, partial(adopt, kit.tree, listing, digest, name=name))
+        except DamagedCopy as error:
+            problems.append(f"the kit: {error.what}")
+            return None
+
+    def _publish(
+        self, digest: Digest, fill: Callable[[str], tuple[bytes, tuple[FileEntry, ...]]]
+    ) -> tuple[FileEntry, ...]:
+        """Fill a directory and rename it to the layer's place; the listing follows and makes it count."""
+        into = f"{self._cache.place('tmp')}/layer.{digest[:16]}.{os.getpid()}"
+        remove_tree(into)
+        os.mkdir(into, 0o755)
+        try:
+            listing, entries = fill(into)
+            old = self.folder(digest)
+            if os.path.lexists(old):  # from a process that was killed before it wrote the listing
+                os.rename(old, f"{into}.old")
+                remove_tree(f"{into}.old")
+            fd = os.open(f"{into}.listing", CREATE, 0o444)
+            try:
+                write_all(fd, listing)
+            finally:
+                os.close(fd)
+            os.rename(into, old)
+            os.rename(f"{into}.listing", self._cache.listing(digest))
+        except BaseException:
+            remove_tree(into)
+            raise
+        return entries

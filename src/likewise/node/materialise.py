@@ -1,0 +1,181 @@
+"""Manifest → prefix: get and check the layers that are missing, link them together, write what is generated.
+
+One process at a time makes anything in a cache; others wait for it and then find it done. It forks helpers that take
+layers from a queue, the largest first: unpacking keeps a core busy, and Python's threads would take turns.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+import msgspec
+
+from likewise.errors import NodeError
+from likewise.model.digest import Digest
+from likewise.model.layer import FileEntry
+from likewise.model.manifest import LayerRef, Manifest, scheme_dirs
+from likewise.node.cache import NodeCache, locked
+from likewise.node.disk import READ, Tree, check_space, disk_error, link_or_copy, remove_tree
+from likewise.node.expiry import prune
+from likewise.node.generated import Generated, Place, environment_files, layer_files
+from likewise.node.helpers import run_forked
+from likewise.node.layers import LayerShelf
+from likewise.node.sources import Source, UnpackedKit
+from likewise.node.unpack import file_digest
+
+_SCRIPTS = msgspec.msgpack.Decoder(list[Generated])
+
+
+def materialise(
+    cache: NodeCache,
+    manifest: Manifest,
+    sources: Sequence[Source],
+    *,
+    kit: UnpackedKit | None = None,
+    helpers: int | None = None,
+) -> str:
+    """Make the prefix of `manifest` unless it is there.
+
+    Parameters
+    ----------
+    cache : NodeCache
+    manifest : Manifest
+    sources : sequence of Source
+        Asked in this order for each layer that the cache lacks; a damaged copy is rejected and the next one asked.
+    kit : UnpackedKit, optional
+        Asked first.
+    helpers : int, optional
+        Processes to work with; as many as this process may use cores by default.
+
+    Returns
+    -------
+    str
+        The prefix.
+
+    Raises
+    ------
+    NodeError
+        When a layer can't be had (it is named), two layers contradict each other, or the disk can't take it. Nothing
+        half-made is visible then, and the cache stays usable.
+    """
+    prefix = cache.prefix(manifest.id)
+    if os.path.isdir(prefix):
+        return prefix
+    try:
+        with locked(cache):
+            if not os.path.isdir(prefix):
+                prune(cache, have_lock=True)
+                shelf = LayerShelf(cache, sources, kit)
+                _make(cache, manifest, shelf, helpers or len(os.sched_getaffinity(0)))
+    except OSError as error:
+        raise disk_error(error, cache.root) from error
+    return prefix
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """A layer to lay out: that of `ref`, or its bytecode."""
+
+    ref: LayerRef
+    digest: Digest
+
+    @property
+    def is_bytecode(self) -> bool:
+        return self.digest == self.ref.bytecode
+
+
+def _make(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, helpers: int) -> None:
+    parts = {ref.digest: _Part(ref, ref.digest) for ref in manifest.layers}
+    parts.update({ref.bytecode: _Part(ref, ref.bytecode) for ref in manifest.layers if ref.bytecode})
+    missing = [part.ref for part in parts.values() if not part.is_bytecode and not shelf.has(part.digest)]
+    check_space(cache.root, size=sum(r.size for r in missing), files=sum(r.files for r in missing))
+    # bytecode is about as much as the sources, and those are a part of the layer
+    queue = sorted(parts.values(), key=lambda part: -part.ref.size // (4 if part.is_bytecode else 1))
+    place = Place(prefix=cache.prefix(manifest.id), cache=cache.root, python=manifest.python)
+    building = f"{cache.place('tmp')}/prefix.{manifest.id[:16]}.{os.getpid()}"
+    os.mkdir(building, 0o755)
+    try:
+        laid = run_forked(len(queue), lambda number: _lay(queue[number], shelf, building, place), helpers)
+        scripts = {part.digest: _SCRIPTS.decode(made) for part, made in zip(queue, laid, strict=True)}
+        with Tree(building) as tree:
+            for ref in manifest.layers:
+                _write_scripts(tree, scripts[ref.digest])
+            for file in environment_files(manifest, place):
+                _write(tree, file)
+        os.rename(building, place.prefix)
+    except BaseException:
+        remove_tree(building)
+        raise
+
+
+def _lay(part: _Part, shelf: LayerShelf, building: str, place: Place) -> bytes:
+    """Get one layer and link it into the prefix; the scripts that its entry points ask for, encoded."""
+    entries = shelf.get(part.digest, part.ref.name)
+    own, scripts = ([], []) if part.is_bytecode else layer_files(part.ref, entries, shelf.reader(part.digest), place)
+    try:
+        _link(entries, shelf.folder(part.digest), building, place, {file.path for file in own}, part.ref.name)
+        with Tree(building) as tree:
+            for file in own:
+                _write(tree, file)
+    except OSError as error:
+        raise disk_error(error, f"{part.ref.name}, in {place.prefix}") from error
+    return msgspec.msgpack.encode(scripts)
+
+
+def _link(entries: Sequence[FileEntry], folder: str, building: str, place: Place, instead: set[str], name: str) -> None:
+    dirs = {scheme: f"{base}/" if base else "" for scheme, base in scheme_dirs(place.python).items()}
+    with Tree(folder, make=False) as source, Tree(building) as target:
+        for entry in entries:
+            scheme, _, rest = entry.path.partition("/")
+            path = dirs[scheme] + rest
+            if path in instead:
+                continue
+            try:
+                into, new = target.enter(path)
+                if entry.link:
+                    os.symlink(entry.link, new, dir_fd=into)
+                else:
+                    at, old = source.enter(entry.path)
+                    link_or_copy(at, old, into, new, executable=entry.executable)
+            except FileExistsError as error:
+                if not _same(entry, source, into, new):
+                    raise _contradiction(name, path, "holds something else") from error
+            except NotADirectoryError as error:
+                raise _contradiction(name, path, "has a file where a folder is needed") from error
+
+
+def _contradiction(name: str, path: str, reason: str) -> NodeError:
+    return NodeError(
+        f"Two layers claim {path}, and the other one {reason}.",
+        where=name,
+        todo="This is a fault in likewise, please report it.",
+        details={"layer": name, "path": path},
+    )
+
+
+def _same(entry: FileEntry, source: Tree, into: int, name: str) -> bool:
+    """Whether the file that is there already is what `entry` wants there (two distributions may own one path)."""
+    found = os.lstat(name, dir_fd=into)
+    if entry.link:
+        return stat.S_ISLNK(found.st_mode) and os.readlink(name, dir_fd=into) == entry.link
+    if not stat.S_ISREG(found.st_mode) or bool(found.st_mode & 0o100) != entry.executable:
+        return False
+    at, ours = source.enter(entry.path)
+    with open(os.open(name, READ, dir_fd=into), "rb") as one, open(os.open(ours, READ, dir_fd=at), "rb") as other:
+        return file_digest(one.fileno()) == file_digest(other.fileno())
+
+
+def _write_scripts(tree: Tree, scripts: Sequence[Generated]) -> None:
+    for script in scripts:
+        try:
+            _write(tree, script)
+        except FileExistsError:
+            continue  # content of a layer, or another layer's script of the same name: the first one stays
+
+
+def _write(tree: Tree, file: Generated) -> None:
+    if file.link:
+        tree.symlink(file.path, file.link)
+    else:
+        tree.write(file.path, file.data, executable=file.executable)

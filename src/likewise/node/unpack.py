@@ -1,0 +1,245 @@
+"""Archive → directory. Nothing that an archive says is believed before its digest was checked.
+
+An archive is a zstd stream of: the length of the listing (8 bytes, little-endian), the listing, and the contents of
+the listed files, links left out, in the order of the listing. The digest of the listing is the layer's digest, and the
+listing holds each file's digest; so the whole is checked by checking these, and memory stays at one block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from likewise.errors import LayerError, NodeError
+from likewise.model.digest import Digest, digest_bytes
+from likewise.model.layer import FileEntry, decode_listing
+from likewise.model.zstd import ZstdDecompressor, ZstdError
+from likewise.node.disk import CREATE, READ, Tree, link_or_copy, mode, write_all
+
+BLOCK = 1 << 20
+LISTING_LIMIT = 256 << 20
+"""Bytes; a listing has about 150 per file, so this is far beyond what a layer can be."""
+
+
+class DamagedCopy(NodeError):
+    """This copy of a layer is not what its digest says. Another source may have a sound one."""
+
+
+class UnreadableCopy(NodeError):
+    """This copy could not be read to its end; it may still be sound."""
+
+
+def damaged(reason: str, name: str, digest: str) -> DamagedCopy:
+    """The refusal of a copy of the layer `name`; `reason` completes "The copy …"."""
+    return DamagedCopy(
+        f"The copy of the layer {reason}.",
+        where=name,
+        todo="Start the cluster again; the damaged copy is removed and made anew.",
+        details={"layer": name, "digest": digest},
+    )
+
+
+class Unpacker:
+    """Reads one archive, strictly in order.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+        The archive.
+    digest : Digest
+        The layer that it must be.
+    name : str
+        How the layer is called in errors.
+    """
+
+    def __init__(self, stream: BinaryIO, digest: Digest, name: str) -> None:
+        self._stream = stream
+        self._digest = digest
+        self._name = name
+        self._zstd = ZstdDecompressor()
+        self._block = memoryview(b"")
+
+    def listing(self) -> bytes:
+        """The listing, which is what the digest says.
+
+        Raises
+        ------
+        DamagedCopy
+        """
+        length = int.from_bytes(self._exactly(8), "little")
+        if length > LISTING_LIMIT:
+            raise self._damaged("has no listing")
+        listing = self._exactly(length)
+        if digest_bytes(listing) != self._digest:
+            raise self._damaged("has another digest")
+        return listing
+
+    def files(self, entries: Sequence[FileEntry], into: str) -> None:
+        """Make the files of `entries` (the decoded listing) in the directory `into`.
+
+        Raises
+        ------
+        DamagedCopy
+            When a file's content is not what the listing says, or something follows the last one.
+        OSError
+            When a file can't be written.
+        """
+        with Tree(into) as tree:
+            for entry in entries:
+                if entry.link:
+                    tree.symlink(entry.path, entry.link)
+                else:
+                    folder, name = tree.enter(entry.path)
+                    fd = os.open(name, CREATE, mode(entry.executable), dir_fd=folder)
+                    try:
+                        self._content(entry, fd)
+                    finally:
+                        os.close(fd)
+        if self._next():
+            raise self._damaged("is longer than it should be")
+
+    def _content(self, entry: FileEntry, fd: int) -> None:
+        missing = entry.size
+        hashed = hashlib.sha256()
+        while missing:
+            if not self._block and not self._next():
+                raise self._damaged(f"ends within {entry.path}")
+            piece = self._block[:missing]
+            self._block = self._block[missing:]
+            missing -= len(piece)
+            hashed.update(piece)
+            write_all(fd, piece)
+        if hashed.hexdigest() != entry.sha256:
+            raise self._damaged(f"has other content in {entry.path}")
+
+    def _exactly(self, size: int) -> bytes:
+        pieces = bytearray()
+        while len(pieces) < size:
+            if not self._block and not self._next():
+                raise self._damaged("ends within its listing")
+            wanted = size - len(pieces)
+            pieces += self._block[:wanted]
+            self._block = self._block[wanted:]
+        return bytes(pieces)
+
+    def _next(self) -> bool:
+        """Replace the used-up block by the next; whether there is one. Anything after the zstd frame is refused."""
+        if self._block:
+            return True
+        while True:
+            if self._zstd.eof:
+                if self._zstd.unused_data or self._read():
+                    raise self._damaged("is longer than it should be")
+                return False
+            data = self._read() if self._zstd.needs_input else b""
+            if self._zstd.needs_input and not data:
+                raise self._damaged("is truncated")
+            try:
+                self._block = memoryview(self._zstd.decompress(data, BLOCK))
+            except ZstdError as error:
+                raise self._damaged(f"is not valid zstd data ({error})") from error
+            if self._block:
+                return True
+
+    def _read(self) -> bytes:
+        try:
+            return self._stream.read(BLOCK)
+        except OSError as error:
+            raise UnreadableCopy(f"The copy of the layer can't be read ({error}).", where=self._name) from error
+
+    def _damaged(self, reason: str) -> DamagedCopy:
+        return damaged(reason, self._name, self._digest)
+
+
+def unpack(stream: BinaryIO, digest: Digest, into: str, *, name: str) -> tuple[bytes, tuple[FileEntry, ...]]:
+    """Unpack an archive into the directory `into`, which must be empty and visible to nobody yet.
+
+    Parameters
+    ----------
+    stream : BinaryIO
+    digest : Digest
+        The layer's digest; the listing is compared with it before anything is written.
+    into : str
+    name : str
+        How the layer is called in errors.
+
+    Returns
+    -------
+    listing : bytes
+    entries : tuple of FileEntry
+        The listing, decoded.
+
+    Raises
+    ------
+    DamagedCopy
+        When the archive is truncated, too long, corrupt, or another layer's.
+    UnreadableCopy
+        When it can't be read.
+    NodeError
+        When it is what its digest says, and names paths that may not be shipped.
+    OSError
+        When the disk can't take it.
+    """
+    unpacker = Unpacker(stream, digest, name)
+    listing = unpacker.listing()
+    entries = read_listing(listing, name=name)
+    unpacker.files(entries, into)
+    return listing, entries
+
+
+def read_listing(listing: bytes, *, name: str) -> tuple[FileEntry, ...]:
+    """Decode a listing whose digest was checked.
+
+    Raises
+    ------
+    NodeError
+        When it names paths that may not be shipped.
+    """
+    try:
+        return decode_listing(listing, where=name)
+    except LayerError as error:
+        raise NodeError(error.what, where=name, todo=error.todo, details=error.details) from error
+
+
+def adopt(tree: str, listing: bytes, digest: Digest, into: str, *, name: str) -> tuple[bytes, tuple[FileEntry, ...]]:
+    """Like `unpack`, from files that lie unpacked in the directory `tree`: each is checked, then hard-linked.
+
+    Raises
+    ------
+    DamagedCopy
+        When a file is missing or not what the listing says.
+    NodeError, OSError
+        As in `unpack`.
+    """
+    if digest_bytes(listing) != digest:
+        raise damaged("has another digest", name, digest)
+    entries = read_listing(listing, name=name)
+    with Tree(tree, make=False) as source, Tree(into) as target:
+        for entry in entries:
+            if entry.link:
+                target.symlink(entry.path, entry.link)
+                continue
+            try:
+                folder, file = source.enter(entry.path)
+                fd = os.open(file, READ, dir_fd=folder)
+            except OSError as error:
+                raise damaged(f"lacks {entry.path} ({error})", name, digest) from error
+            try:
+                if file_digest(fd) != entry.sha256:
+                    raise damaged(f"has other content in {entry.path}", name, digest)
+                os.fchmod(fd, mode(entry.executable))
+            finally:
+                os.close(fd)
+            into_folder, into_file = target.enter(entry.path)
+            link_or_copy(folder, file, into_folder, into_file, executable=entry.executable)
+    return listing, entries
+
+
+def file_digest(fd: int) -> str:
+    """sha256 of what can be read from `fd`, in hexadecimal digits."""
+    hashed = hashlib.sha256()
+    while block := os.read(fd, BLOCK):
+        hashed.update(block)
+    return hashed.hexdigest()
