@@ -36,8 +36,9 @@ def dpkg_owned(folders: Collection[str], info: Path = DPKG_INFO) -> dict[str, Ow
     Returns
     -------
     dict of str to Owned
-        By metadata folder. Where a package owns several, its modules go to the first; the others own their metadata
-        alone. Metadata folders that are not asked for belong to nobody.
+        By metadata folder, with the files in ``dist-packages`` and the Python scripts in ``bin``: what else the
+        package has is for the system. Where it owns several metadata folders, its modules go to the first; the others
+        own their metadata alone. Metadata folders that are not asked for belong to nobody.
     """
     wanted = {folder for folder in folders if os.path.basename(os.path.dirname(folder)) == "dist-packages"}
     found: dict[str, Owned] = {}
@@ -59,13 +60,27 @@ def _package(package: str, paths: list[str], wanted: Collection[str]) -> dict[st
     modules: list[str] = []
     for path in paths:
         folder = next((part for part in (path, os.path.dirname(path)) if part.endswith(_METADATA)), "")
-        (metadata.setdefault(folder, []) if folder else modules).append(path)
+        if folder:
+            metadata.setdefault(folder, []).append(path)
+        elif "/dist-packages/" in path or _is_python_script(path):
+            modules.append(path)
     origin = Origin(kind=OriginKind.SYSTEM, path=package)
     found = {}
     for folder in (f for f in metadata if f in wanted):
         found[folder] = Owned(origin=origin, files=(*metadata[folder], *modules))
         modules = []
     return found
+
+
+def _is_python_script(path: str) -> bool:
+    if os.path.basename(os.path.dirname(path)) != "bin":
+        return False
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(200)
+    except OSError:
+        return False
+    return first.startswith(b"#!") and b"python" in first
 
 
 class _CondaRecord(msgspec.Struct):
