@@ -184,19 +184,20 @@ _UNSAFE = ("//", "/./", "/../", "/\0", "/.\0", "/..\0")
 def _plainly_safe(entries: Sequence[FileEntry]) -> bool:
     """Whether nothing in `entries` can be a problem. Says no when in doubt; all paths at once, so that it is quick."""
     paths = [e.path for e in entries]
-    joined = "\0".join(paths) + "\0"
-    if joined.count("\0") != len(paths) or any(part in joined for part in _UNSAFE) or any(e.link for e in entries):
-        return False
-    try:
-        joined.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
+    joined = "\0".join([*paths, ""])
     folded = joined.casefold().split("\0")[:-1]
     leaves = set(folded)
     folders = {path.rpartition("/")[0] for path in folded}
-    folders.update([parent for folder in folders for parent in _parents(folder)])
-    roots = {path.partition("/")[0] for path in paths}
-    return len(leaves) == len(paths) and leaves.isdisjoint(folders) and "" not in folders and roots <= SCHEMES
+    return (
+        len(folded) == len(leaves) == len(paths)  # no NUL in a path, no two that collide
+        and _is_unicode(joined)
+        and not any(part in joined for part in _UNSAFE)
+        and {path.partition("/")[0] for path in paths} <= SCHEMES
+        and "" not in folders
+        and leaves.isdisjoint(folders)
+        and leaves.isdisjoint(parent for folder in folders for parent in _parents(folder))
+        and not any(e.link and _link_problem(e) for e in entries)
+    )
 
 
 def path_problem(path: str) -> str:
@@ -210,11 +211,16 @@ def path_problem(path: str) -> str:
         return "escapes its directory"
     if "\0" in path:
         return "contains a NUL"
+    return "" if _is_unicode(path) else "is not valid Unicode"
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` is free of what stands for undecodable bytes in file names."""
     try:
-        path.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError:
-        return "is not valid Unicode"
-    return ""
+        return False
+    return True
 
 
 def _link_problem(entry: FileEntry) -> str:
@@ -224,6 +230,8 @@ def _link_problem(entry: FileEntry) -> str:
         return "is a link with content"
     if entry.link.startswith("/") or "\0" in entry.link:
         return "is an absolute link"
+    if not _is_unicode(entry.link):
+        return "is a link whose target is not valid Unicode"
     depth = entry.path.count("/") - 1  # components between the scheme directory and the link itself
     for part in entry.link.split("/"):
         depth += -1 if part == ".." else 0 if part in ("", ".") else 1
