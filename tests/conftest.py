@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `support`
 
-from support.w160 import w160_python  # noqa: E402, F401 - a fixture of the whole suite
+from support.w160 import w160_python  # noqa: F401 - a fixture of the whole suite
 
 
 @pytest.fixture(autouse=True)
