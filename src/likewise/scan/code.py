@@ -18,7 +18,7 @@ from likewise.model.digest import Digest
 from likewise.model.editable import Editable
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source, path_problem
 from likewise.model.snapshot import CodeRoot, Problem, Severity
-from likewise.scan.code_roots import Candidate, candidates, territory
+from likewise.scan.code_roots import Candidate, Territory, candidates, territory
 from likewise.scan.code_walk import Found, Limits, Walked, is_module, walk_root
 from likewise.scan.probe import Probe
 
@@ -72,16 +72,8 @@ def scan_code(
     ScanError
         When a root is beyond the limits; it names the biggest folders and files.
     """
-    problems: list[Problem] = []
-    if not probe.cwd and probe.main.interactive:
-        problems.append(
-            Problem(
-                code="deleted-working-directory",
-                subject="working directory",
-                message="The working directory was deleted, so nothing can be imported from it here or on the nodes.",
-            )
-        )
     land = territory(probe, skip, editables)
+    problems = _path_problems(probe, land)
     roots: list[CodeRoot] = []
     sources: dict[str, LayerSource] = {}
     for candidate in candidates(probe, land=land, pth_dirs=pth_dirs):
@@ -105,6 +97,29 @@ def scan_code(
         )
         reporter.report(StageAdvanced(stage="scan", amount=0, item=candidate.path))
     return CodeScan(roots=tuple(roots), sources=sources, problems=tuple(problems))
+
+
+def _path_problems(probe: Probe, land: Territory) -> list[Problem]:
+    """What is on ``sys.path`` and can't be a root."""
+    problems = []
+    if not probe.cwd and probe.main.interactive:
+        problems.append(
+            Problem(
+                code="deleted-working-directory",
+                subject="working directory",
+                message="The working directory was deleted, so nothing can be imported from it here or on the nodes.",
+            )
+        )
+    for entry in probe.sys_path:
+        if os.path.isfile(entry) and not land.owns(os.path.realpath(entry)):
+            problems.append(
+                Problem(
+                    code="archive-on-path",
+                    subject=_printable(entry),
+                    message=f"{_printable(entry)} is on sys.path, but archives are not shipped; unpack it.",
+                )
+            )
+    return problems
 
 
 def _layer(
