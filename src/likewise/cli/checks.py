@@ -13,14 +13,15 @@ import tempfile
 from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion
 
 from likewise.console.text import format_bytes
 from likewise.errors import LikewiseError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 MIN_FREE = 2 * 10**9
 """Bytes: a scientific environment takes about 1.5 GB, once as layers and once unpacked."""
@@ -53,7 +54,7 @@ def all_checks() -> list[Check]:
         check_patchelf,
         check_zstd,
         check_cryptography,
-        check_cache_writable,
+        check_cache_folder,
         check_cache_exec,
         check_cache_space,
     ]
@@ -91,6 +92,9 @@ def check_platform() -> Check:
 
 def check_distributions() -> Check:
     """Everything is installed that a node needs to join: likewise, distributed and what they require."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
     missing: dict[str, str] = {}
     found: set[str] = set()
     queue = [("likewise", "")]
@@ -125,6 +129,8 @@ def _applies(requirement: Requirement) -> bool:
 
 def _is_met(requirement: Requirement) -> bool:
     """Whether what is installed has the wanted version; what is not installed at all is found elsewhere."""
+    from packaging.version import InvalidVersion
+
     try:
         return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
     except (metadata.PackageNotFoundError, InvalidVersion):
@@ -183,7 +189,7 @@ def check_cryptography() -> Check:
     )
 
 
-def check_cache_writable() -> Check:
+def check_cache_folder() -> Check:
     """The cache folder can be written and is nobody else's."""
     cache = _cache()
     owner = cache.stat().st_uid
