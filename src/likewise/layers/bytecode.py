@@ -1,12 +1,13 @@
 """Bytecode for the modules of layers, compiled from the layers' own sources by the interpreter that will run it.
 
 What lies in the user's ``__pycache__`` is never used: a file with the right source hash and other code in it would
-run on every node. Files are named neutrally in the code (``numpy/__init__.py``), importlib puts the real place there
-when it loads them, and their bytes are the same wherever they were compiled.
+run on every node. Files are named neutrally in the code (``numpy/__init__.py``); importlib puts the real place there
+when it loads them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -160,6 +161,7 @@ class _Pool:
         return self._compiled, self._tag
 
     def _stop(self) -> None:
+        """End all children; the threads that feed them then see the end of a pipe, and finish."""
         with self._lock:
             self._stopped = True
             for child in self._children:
@@ -168,23 +170,27 @@ class _Pool:
 
     def _feed(self) -> None:
         child = self._start()
-        while not self._stopped:
+        while child:
             try:
                 batch = self._queue.popleft()
             except IndexError:
-                return
+                break
             done = self._compile(child, batch)
-            if done < len(batch) and not self._stopped:  # it died in batch[done]: go on without that file
+            if done < len(batch):  # it died in batch[done]: go on without that file
+                _close(child)
                 self._queue.appendleft(batch[done + 1 :])
                 self._advance(1)
                 child = self._start()
+        if child:
+            _close(child)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        """A child that has said hello; None once the pool is stopped."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         argv = [self._python, "-S", "-s", "-B", "-W", "ignore", "-c", SCRIPT]
         with self._lock:
             if self._stopped:
-                raise LayerError("Compiling was stopped.", where=self._python)
+                return None
             try:
                 child = subprocess.Popen(
                     argv, cwd=self._work, env={**environ, "PYTHONHASHSEED": "0"},
@@ -195,10 +201,13 @@ class _Pool:
             self._children.append(child)
         assert child.stdout
         hello = child.stdout.readline()
-        if not hello and not self._stopped:
-            raise self._broken(f"it exited with {child.wait()}")
-        self._tag = json.loads(hello)[0] if hello else ""
-        return child
+        if hello:
+            self._tag = json.loads(hello)[0]
+            return child
+        _close(child)
+        if self._stopped:
+            return None
+        raise self._broken(f"it exited with {child.returncode}")
 
     def _broken(self, reason: str) -> LayerError:
         return LayerError(
@@ -250,3 +259,12 @@ class _Pool:
     def _advance(self, count: int) -> None:
         if self._progress:
             self._progress(count)
+
+
+def _close(child: subprocess.Popen[bytes]) -> None:
+    """Let a child end (it does, at the end of its input) and release its pipes."""
+    assert child.stdin and child.stdout
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
+    child.stdout.close()
+    child.wait()

@@ -4,8 +4,9 @@ Sent as ``python -c``; imports nothing of ours, since likewise need not be insta
 magic number in a first line, then reads one JSON line per batch (see `compile_layers`) and answers each file with a
 line of its own, so that a crash of the interpreter can be put down to the file it happened in.
 
-The output depends on nothing but the source and the name: marshal writes sets in the order of their hashes before
-3.11, hence ``PYTHONHASHSEED=0`` in the caller's environment.
+The caller sets ``PYTHONHASHSEED=0``, since marshal writes sets in the order of their hashes before 3.11. With 3.11 and
+3.12 the output then depends on source and name alone (measured over W160, in two orders); with 3.10 and 3.13.0 a few
+files differ in what else the process has interned.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from likewise.model.digest import EMPTY, Digest, digest_bytes
 from likewise.model.identity import Layout, layout_for, script_from_prefix
 from likewise.model.layer import FileEntry, SourceFile, layer_digest
 from likewise.model.snapshot import Problem, Severity
-from likewise.scan.listing import Found, Listing, list_files
+from likewise.scan.listing import Found, Listing, list_files, settle_links
 from likewise.scan.unlisted import find_unlisted
 
 __all__ = [
@@ -106,6 +106,8 @@ def settle(
     list of DistFiles
         In the order of `listings`.
     """
+    for listing in listings:
+        settle_links(listing)
     digests, pending = _known(listings, facts)
     failures = _read(pending, digests, facts, progress, threads or min(8, os.cpu_count() or 1))
     return [_result(listing, digests, failures) for listing in listings]
@@ -250,6 +252,7 @@ def record_digest(dist_info: Path, *, layout: Layout) -> Digest:
     What `settle` finds is the truth; this is how quickly it can be known when the truth is what `RECORD` says.
     """
     listing = list_files(dist_info, layout=layout)
+    settle_links(listing)
     entries: list[FileEntry] = []
     for layer_path, found in sorted(listing.files.items()):
         if found.link:

@@ -67,6 +67,9 @@ class Listing:
         self.problems.append(Problem(code=code, subject=self.name, message=message, severity=severity))
 
 
+_BYTECODE = (".pyc", ".pyo")
+
+
 def list_files(dist_info: Path, *, layout: Layout, owned: Sequence[str] | None = None) -> Listing:
     """Find the files of one distribution. Looks at each (lstat), reads none but the lists of names.
 
@@ -89,7 +92,6 @@ def list_files(dist_info: Path, *, layout: Layout, owned: Sequence[str] | None =
         _from_owned(listing, owned)
     elif not _from_record(listing, folder):
         _from_traces(listing, folder)
-    _drop_covered_links(listing)
     return listing
 
 
@@ -114,34 +116,36 @@ def _from_record(listing: Listing, folder: str) -> bool:
 
 def add_claims(listing: Listing, claims: Iterable[Claim]) -> None:
     """Look up every claimed path (relative to the site directory, or absolute)."""
-    layout, files, claimed = listing.layout, listing.files, listing.claimed
+    files, claimed = listing.files, listing.claimed
     base = listing.site.rstrip("/") + "/"
-    top = installed_path(base + "x", layout)
-    prefix = top[:-1] if top else ""
+    prefix = (installed_path(base + "x", listing.layout) or "x")[:-1]
     bytecode: list[tuple[str, str, Digest | None]] = []
     for name, claim in claims:
-        if prefix and name[0] not in "/." and "/." not in name and "//" not in name and name.isprintable():
-            path, layer_path = base + name, prefix + name
-        else:
+        # Quick for what is plainly a file beneath the site directory, careful with all others.
+        if not prefix or name[0] in "/." or "/." in name or "//" in name or "\0" in name or not name.isascii():
             path = os.path.normpath(os.path.join(base, name))
             layer_path = _checked(listing, path, name)
             if not layer_path:
                 continue
+        else:
+            path, layer_path = base + name, prefix + name
         claimed.add(path)
-        if layer_path.endswith((".pyc", ".pyo")):
+        if layer_path.endswith(_BYTECODE):
             bytecode.append((layer_path, path, claim))
+        elif layer_path in files:
+            if files[layer_path].claim != claim:  # listed twice with two hashes: no usable claim
+                files[layer_path] = files[layer_path]._replace(claim=None)
         elif not is_generated(layer_path, listing.scripts):
-            known = files.get(layer_path)
-            if known is None:
-                add_file(listing, layer_path, path, claim)
-            elif known.claim != claim:  # listed twice with two hashes: no usable claim
-                files[layer_path] = known._replace(claim=None)
-    for layer_path, path, claim in bytecode:
-        source = bytecode_source(layer_path) or ""
-        beside = os.path.join(os.path.dirname(path), "..") if "__pycache__" in layer_path else os.path.dirname(path)
-        on_disk = os.path.normpath(os.path.join(beside, os.path.basename(source)))
-        if source not in files and on_disk not in claimed and not os.path.exists(on_disk):
             add_file(listing, layer_path, path, claim)
+    for layer_path, path, claim in bytecode:
+        if not _has_source(layer_path, path, listing):
+            add_file(listing, layer_path, path, claim)
+
+
+def _has_source(layer_path: str, path: str, listing: Listing) -> bool:
+    """Whether a bytecode file is only a by-product. One in a ``__pycache__`` is never imported without its source."""
+    source = bytecode_source(path) or ""
+    return bytecode_source(layer_path) in listing.files or source in listing.claimed or os.path.exists(source)
 
 
 def _checked(listing: Listing, path: str, name: str) -> str:
@@ -162,52 +166,61 @@ def _checked(listing: Listing, path: str, name: str) -> str:
 
 
 def add_file(listing: Listing, layer_path: str, path: str, claim: Digest | None = None) -> None:
-    """Look at one path and note what it is; directories are no content."""
+    """Look at one path and note what it is; directories are no content. Links are decided on later."""
+    link = ""
     try:
         facts = os.lstat(path)
         if stat.S_ISLNK(facts.st_mode):
-            link = _kept_link(layer_path, path, listing.layout)
-            if link:
-                listing.files[layer_path] = Found(path, facts, None, link)
-                return
-            facts = os.stat(path)
-            if stat.S_ISDIR(facts.st_mode):
-                _add_linked_directory(listing, layer_path, path)
-                return
+            link, facts = os.readlink(path), os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         listing.missing.append(layer_path)
         return
     except OSError as error:
         listing.problem("unreadable-file", f"{path} can't be read ({error.strerror}); it is not shipped.")
         return
-    if stat.S_ISREG(facts.st_mode):
-        listing.files[layer_path] = Found(path, facts, claim)
+    if stat.S_ISREG(facts.st_mode) or (link and stat.S_ISDIR(facts.st_mode)):
+        listing.files[layer_path] = Found(path, facts, claim, link)
     elif not stat.S_ISDIR(facts.st_mode):
         listing.problem("special-file", f"{path} is neither a file nor a directory; it is not shipped.",
                         Severity.WARNING)  # fmt: skip
 
 
-def _kept_link(layer_path: str, path: str, layout: Layout) -> str:
-    """The target of a symbolic link that a layer can hold: relative, and within the link's own scheme; else ""."""
-    target = os.readlink(path)
-    scheme = layer_path.partition("/")[0]
-    reached = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    inside = installed_path(reached, layout) or ""
-    depth = layer_path.count("/") - 1
-    for part in target.split("/"):
+def settle_links(listing: Listing) -> None:
+    """Keep the links that mean the same in the layer, and put what they lead to in the place of the others.
+
+    Wheels hold no links; conda, Debian and people make them. One is kept when it is relative and leads to a file or
+    directory of the same distribution in the same scheme, without a detour over another link.
+    """
+    for layer_path, found in [(p, f) for p, f in listing.files.items() if f.link]:
+        if any(path.startswith(layer_path + "/") for path in listing.files):
+            del listing.files[layer_path]  # a directory whose files are listed by a path through the link
+        elif _means_the_same(layer_path, found, listing):
+            listing.files[layer_path] = found._replace(claim=None)
+        elif stat.S_ISDIR(found.stat.st_mode):
+            del listing.files[layer_path]
+            _add_linked_directory(listing, layer_path, found.path)
+        else:
+            listing.files[layer_path] = found._replace(link="")
+
+
+def _means_the_same(layer_path: str, found: Found, listing: Listing) -> bool:
+    if os.path.isabs(found.link):
+        return False
+    scheme, _, inner = layer_path.partition("/")
+    target = os.path.normpath(os.path.join(os.path.dirname(inner), found.link))
+    depth = inner.count("/")
+    for part in found.link.split("/"):
         depth += -1 if part == ".." else 0 if part in ("", ".") else 1
         if depth < 0:
-            return ""
-    if os.path.isabs(target) or not inside.startswith(scheme + "/") or not os.path.exists(path):
-        return ""
-    # The way there must not lead through another link, which may be a directory's content in the layer.
-    real = os.path.join(os.path.realpath(os.path.dirname(reached)), os.path.basename(reached))
-    here = os.path.realpath(os.path.dirname(path))
-    return target if os.path.relpath(real, here) == os.path.relpath(reached, os.path.dirname(path)) else ""
+            return False
+    lexical = os.path.normpath(os.path.join(os.path.dirname(found.path), found.link))
+    aim = f"{scheme}/{target}"
+    owned = aim in listing.files or any(path.startswith(aim + "/") for path in listing.files)
+    return owned and os.path.realpath(lexical) == os.path.realpath(found.path)
 
 
 def _add_linked_directory(listing: Listing, layer_path: str, path: str) -> None:
-    """A link to a directory outside the scheme: its files are content at the link's own path (Debian does this)."""
+    """A link to a directory elsewhere: its files are content at the link's own path (Debian links to /usr/share)."""
     seen = {os.path.realpath(os.path.dirname(path))}
     for folder, folders, names in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
@@ -217,19 +230,9 @@ def _add_linked_directory(listing: Listing, layer_path: str, path: str) -> None:
         seen.add(real)
         folders[:] = [f for f in folders if f != "__pycache__"]
         for name in names:
-            inner = os.path.join(folder, name)
-            if os.path.isfile(inner):
-                inner_layer = layer_path + inner[len(path) :]
-                if not path_problem(inner_layer):
-                    listing.files[inner_layer] = Found(inner, os.stat(inner))
-
-
-def _drop_covered_links(listing: Listing) -> None:
-    """A link to a directory gives way to files that are listed by a path through it."""
-    links = [p for p, f in listing.files.items() if f.link]
-    for link in links:
-        if any(p.startswith(link + "/") for p in listing.files):
-            del listing.files[link]
+            inner = layer_path + os.path.join(folder, name)[len(path) :]
+            if os.path.isfile(os.path.join(folder, name)) and not path_problem(inner):
+                listing.files[inner] = Found(os.path.join(folder, name), os.stat(os.path.join(folder, name)))
 
 
 _NOT_CONTENT = ("share/doc/", "share/man/", "share/info/", "share/lintian/", "share/bug/", "share/doc-base/",

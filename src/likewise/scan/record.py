@@ -6,16 +6,11 @@ import csv
 import io
 from binascii import a2b_base64
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from likewise.model.digest import Digest, digest_from_record
 
-
-class Claim(NamedTuple):
-    """One line: a path relative to the site directory, as written, and the sha256 it claims, if any."""
-
-    path: str
-    sha256: Digest | None
+Claim = tuple[str, Digest | None]
+"""One line: a path relative to the site directory, as written, and the sha256 it claims, if any."""
 
 
 def parse_record(text: str) -> list[Claim]:
@@ -23,14 +18,23 @@ def parse_record(text: str) -> list[Claim]:
 
     Quoted fields follow the rules of csv. Where nothing is quoted the last two commas separate the fields, so that a
     path with an unquoted comma, as careless tools write it, is still read as it was meant.
+
+    Raises
+    ------
+    ValueError
+        When quotes don't match.
     """
+    rows: Iterable[list[str]]
     if '"' in text:
-        rows: Iterable[list[str]] = csv.reader(io.StringIO(text, newline=""))
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
     else:
         rows = (line.rsplit(",", 2) for line in text.replace("\r\n", "\n").split("\n"))
     named = [row for row in rows if row and row[0] and not row[0].endswith("/")]
     digests = _digests([row[1] if len(row) > 1 else "" for row in named])
-    return [Claim(row[0], digest) for row, digest in zip(named, digests, strict=True)]
+    return list(zip([row[0] for row in named], digests, strict=True))
 
 
 def _digests(fields: list[str]) -> list[Digest | None]:
