@@ -53,7 +53,11 @@ def as_likewise_error(error: BaseException) -> LikewiseError:
         return UsageError(error.format_message(), todo=f"See `{command} --help`.")
     if isinstance(error, click.ClickException):
         return LikewiseError(error.format_message())
-    return LikewiseError(f"{type(error).__name__}: {error}", details={"unexpected": True})
+    return LikewiseError(
+        f"{type(error).__name__}: {error}",
+        todo="That is a fault of likewise: please report it with the lines above.",
+        details={"unexpected": True},
+    )
 
 
 def show(error: BaseException, *, json: bool) -> None:
