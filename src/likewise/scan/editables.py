@@ -68,7 +68,7 @@ def _record_names(installed: Installed) -> list[str]:
     except (OSError, ValueError):
         return []
     base = os.path.basename(installed.folder) + "/"
-    return [c.path for c in claims if not c.path.startswith((base, "../")) and "__pycache__" not in c.path]
+    return [c[0] for c in claims if not c[0].startswith((base, "../")) and "__pycache__" not in c[0]]
 
 
 def _pths(site: str, names: Iterable[str]) -> Iterator[Pth]:
