@@ -32,6 +32,7 @@ from likewise.node.command import Launch, bootstrap_script
 from likewise.plan.planner import PlanOptions, make_plan
 from likewise.scan import Scanned, scan_prefix
 from likewise.scan.code import Limits
+from likewise.scan.facts import Facts
 from likewise.scan.probe import probe_here, probe_python
 from likewise.settings import Settings, resolve_settings
 from likewise.stages import Stages
@@ -135,9 +136,8 @@ class Prepared:
 
     def drift(self) -> tuple[Difference, ...]:
         """How the client's environment differs now from the manifest."""
-        settings = resolve_settings()
-        with open_store(settings) as store:
-            now = resolve(self.options, settings=settings, store=store, stages=Stages(Silent()), python=self.python)
+        stages = Stages(Silent())
+        now = resolve(self.options, settings=resolve_settings(), store=self.store, stages=stages, python=self.python)
         return compare(self.manifest, now.layers)
 
     def close(self) -> None:
@@ -185,6 +185,7 @@ def resolve(
         stage.summary = _plan_summary(chosen)
     interpreter = scanned.snapshot.interpreter
     wanted = {d.name for d in chosen.decisions if d.action is not Action.DROP}
+    facts = Facts(settings.facts, interpreter.base_prefix)  # of what lies outside the prefix
     with stages.stage("build") as stage:
         built = build_editables(
             [e for e in scanned.editables if e.name in wanted],
@@ -193,15 +194,17 @@ def resolve(
             work=settings.work,
             reporter=stages.reporter,
             jobs=settings.jobs,
+            facts=facts,
         )
-        stage.did(built=built.built, reused=built.reused)
+        stage.did(built=built.built)
         stage.summary = f"{built.built} built, {built.reused} unchanged"
     sources = {**scanned.sources, **built.sources}
     with stages.stage("interpreter") as stage:
-        python_layer, python_problems = interpreter_source(interpreter, work=settings.work)
+        python_layer, python_problems = interpreter_source(interpreter, facts=facts, work=settings.work)
         kept = [sources[name] for name in sorted(sources) if name in wanted]
-        native = examine([python_layer, *kept], interpreter=interpreter, work=settings.work)
+        native = examine([python_layer, *kept], interpreter=interpreter, facts=facts, work=settings.work)
         stage.summary = f"Python {interpreter.version}, {len(native.source.files) if native.source else 0} libraries"
+    facts.save()
     layers = [python_layer, *kept, *([native.source] if native.source else [])]
     problems = (*chosen.problems, *built.problems, *python_problems, *native.problems)
     return Resolved(snapshot=scanned.snapshot, plan=chosen, layers=tuple(layers), problems=problems)
