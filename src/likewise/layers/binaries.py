@@ -75,9 +75,9 @@ class Binaries:
         rpath = None if elf is None else self._wanted(target, elf)
         if rpath is None:
             return source_file(path, target, self.facts)
-        digest, _ = file_digest(path, self.facts)
+        digest, stat = file_digest(path, self.facts)
         made = derived.file("rpath", digest, rpath, make=partial(set_rpath, path, rpath=rpath))
-        return source_file(made, target, self.facts, executable=True)
+        return source_file(made, target, self.facts, executable=bool(stat.st_mode & 0o100))
 
     def _wanted(self, target: str, elf: Elf) -> str | None:
         """The ``DT_RPATH`` that the file at `target` shall have, None when it is right as it is."""
@@ -85,8 +85,10 @@ class Binaries:
             return EXECUTABLE_RPATH
         beside = any(f"interpreter/lib/{os.path.basename(name)}" in self.paths for name in elf.needed)
         here = os.path.relpath("interpreter/lib", os.path.dirname(target))
-        rpath = ("$ORIGIN" if here == "." else f"$ORIGIN/{here}") if beside else ""
-        return None if (rpath, "") == (elf.rpath, elf.runpath) else rpath
+        rpath = "$ORIGIN" if here == "." else f"$ORIGIN/{here}"
+        now = (elf.rpath, elf.runpath)
+        right = now == (rpath, "") or (now == ("", "") and not beside)
+        return None if right else rpath
 
     def problems(self) -> Iterator[Problem]:
         """What of the original does not work on a node by itself."""

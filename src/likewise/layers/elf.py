@@ -1,7 +1,8 @@
 """What the dynamic linker would read in an ELF file: needed libraries, search paths, symbol versions.
 
-Only headers, the dynamic section and its strings are touched, so a file of any size costs a few pages of a memory
-map. Input is never trusted: every offset is checked against the buffer and every chain is bounded.
+Only headers, the dynamic section and its strings are read, so a file of any size costs a few blocks. Input is never
+trusted: every offset is checked against the size and every chain is bounded. (A memory map would be as quick, but a
+file that somebody truncates meanwhile would kill the process.)
 
 Sources: the System V ABI (ELF header, program header, dynamic section) and the Linux Standard Base, "Symbol
 Versioning" (``.gnu.version_r``). Section headers are not used: the dynamic linker ignores them, and so do we.
@@ -10,13 +11,13 @@ Versioning" (``.gnu.version_r``). Section headers are not used: the dynamic link
 from __future__ import annotations
 
 import contextlib
-import mmap
+import itertools
 import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -42,7 +43,12 @@ _MACHINES = {
     258: "loongarch",
 }
 
-Buffer = bytes | mmap.mmap
+_LIMIT = 65_536
+"""Most entries of a table and most bytes of a string that are believed. Real files have a few hundred."""
+
+_BLOCK = 4096
+Read = Callable[[int, int], bytes]
+"""Gives `size` bytes at `offset`, fewer at the end of the file."""
 
 
 class Elf(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +86,7 @@ class Elf(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, tuple[str, ...]] = {}
 
 
-def is_elf(data: Buffer) -> bool:
+def is_elf(data: bytes) -> bool:
     """Whether `data` begins as an ELF file does."""
     return data[:4] == MAGIC
 
@@ -93,18 +99,25 @@ def read_elf(path: str) -> Elf | None:
     LayerError
         When it begins as an ELF file and is damaged, or can't be read.
     """
+    blocks: dict[int, bytes] = {}
+
+    def read(offset: int, size: int) -> bytes:
+        if size > _BLOCK:
+            return os.pread(file.fileno(), size, offset)
+        number, begin = divmod(offset, _BLOCK)
+        for wanted in (number, number + 1) if begin + size > _BLOCK else (number,):
+            if wanted not in blocks:
+                blocks[wanted] = os.pread(file.fileno(), _BLOCK, wanted * _BLOCK)
+        return (blocks[number] + blocks.get(number + 1, b""))[begin : begin + size]
+
     try:
-        with open(path, "rb") as file:
-            if file.read(4) != MAGIC:
-                return None
-            size = os.fstat(file.fileno()).st_size
-            with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as data:
-                return parse_elf(data, where=path)
-    except (OSError, ValueError) as error:  # ValueError: the file shrank to nothing in between
+        with open(path, "rb", buffering=0) as file:
+            return _parse(read, where=path)
+    except (OSError, OverflowError) as error:
         raise LayerError(f"The file can't be read ({error}).", where=path) from error
 
 
-def parse_elf(data: Buffer, *, where: str) -> Elf | None:
+def parse_elf(data: bytes, *, where: str) -> Elf | None:
     """The facts in the bytes of one file, None when they are no ELF file. `where` names it in errors.
 
     Raises
@@ -112,11 +125,16 @@ def parse_elf(data: Buffer, *, where: str) -> Elf | None:
     LayerError
         When the bytes begin as an ELF file does and are damaged.
     """
-    if not is_elf(data):
+    return _parse(lambda offset, size: data[offset : offset + size], where=where)
+
+
+def _parse(read: Read, *, where: str) -> Elf | None:
+    head = read(0, 64)
+    if not is_elf(head):
         return None
     try:
-        return _Reader(data).elf()
-    except (_Damaged, struct.error, UnicodeDecodeError) as error:
+        return _Reader(read, head).elf()
+    except (_Damaged, struct.error) as error:
         raise LayerError(
             f"The ELF file is damaged ({error}).", where=where, todo="Reinstall the distribution that owns it."
         ) from error
@@ -168,33 +186,40 @@ class Known(Generic[T]):
             return {}
 
 
+class _Segment(NamedTuple):
+    """What a program header says of a part of the file."""
+
+    kind: int
+    address: int
+    offset: int
+    size: int
+
+
 class _Damaged(Exception):
     """An offset, size or chain leads out of the file."""
 
 
 class _Reader:
-    """Walks one buffer; every method checks where it reads."""
+    """Walks one file; every method checks where it reads."""
 
-    def __init__(self, data: Buffer) -> None:
-        self.data = data
-        self.size = len(data)
-        if self.size < 20:
-            raise _Damaged("shorter than its header")
-        self.bits = {1: 32, 2: 64}.get(data[4], 0)
-        self.order = {1: "<", 2: ">"}.get(data[5], "")
+    def __init__(self, read: Read, head: bytes) -> None:
+        self.read = read
+        self.head = head
+        self.bits = {b"\1": 32, b"\2": 64}.get(head[4:5], 0)
+        self.order = {b"\1": "<", b"\2": ">"}.get(head[5:6], "")
         if not self.bits or not self.order:
             raise _Damaged("unknown class or byte order")
 
     def elf(self) -> Elf:
-        (machine,) = self.unpack("H", 18)
+        machine = struct.unpack_from(self.order + "H", self.head, 18)[0]
         name = _MACHINES.get(machine, str(machine))
-        segments = list(self.segments())
-        loads = [(vaddr, offset, size) for kind, vaddr, offset, size in segments if kind == _PT_LOAD]
-        at = next((s for s in segments if s[0] == _PT_DYNAMIC), None)
-        loader = next((self.string(o, o + n) for kind, _, o, n in segments if kind == _PT_INTERP), "")
+        segments = self.segments()
+        loads = [segment for segment in segments if segment.kind == _PT_LOAD]
+        loader = next((self.string(s.offset, s.size) for s in segments if s.kind == _PT_INTERP), "")
+        at = next((segment for segment in segments if segment.kind == _PT_DYNAMIC), None)
         if at is None:
             return Elf(machine=name, bits=self.bits, interpreter=loader)
-        entries = list(self.dynamic(at[2], at[3]))
+        entries = self.dynamic(at)
         single = dict(entries)
         text = self.table(single, loads)
         return Elf(
@@ -209,82 +234,86 @@ class _Reader:
             versions=self.versions(single, loads, text),
         )
 
-    def unpack(self, layout: str, offset: int) -> tuple[int, ...]:
+    def records(self, layout: str, offset: int, count: int, stride: int) -> Iterator[tuple[int, ...]]:
+        """`count` records that lie `stride` bytes apart."""
         layout = self.order + layout
-        if offset < 0 or offset + struct.calcsize(layout) > self.size:
-            raise _Damaged(f"offset {offset} lies outside")
-        return struct.unpack_from(layout, self.data, offset)
+        size = struct.calcsize(layout)
+        if not size <= stride <= _BLOCK or count > _LIMIT:
+            raise _Damaged("a table of impossible size")
+        data = self.read(offset, stride * count)
+        if len(data) < stride * (count - 1) + size:
+            raise _Damaged("it ends too early")
+        return (struct.unpack_from(layout, data, stride * number) for number in range(count))
 
-    def string(self, start: int, end: int) -> str:
-        """The NUL-terminated text at `start`, which must end before `end`."""
-        end = min(end, self.size)
-        stop = self.data.find(b"\0", start, end) if 0 <= start < end else -1
-        if stop < 0:
-            raise _Damaged(f"text at {start} does not end")
-        return os.fsdecode(self.data[start:stop])
+    def record(self, layout: str, offset: int) -> tuple[int, ...]:
+        return next(self.records(layout, offset, 1, struct.calcsize(self.order + layout)))
 
-    def segments(self) -> Iterator[tuple[int, int, int, int]]:
-        """Type, virtual address, file offset and file size of each program header."""
+    def string(self, offset: int, limit: int) -> str:
+        """The NUL-terminated text at `offset`, at most `limit` bytes long."""
+        limit = min(limit, _LIMIT)
+        for size in (min(limit, 256), limit):
+            text, end, _ = self.read(offset, size).partition(b"\0")
+            if end:
+                return os.fsdecode(text)
+        raise _Damaged(f"the text at {offset} does not end")
+
+    def segments(self) -> list[_Segment]:
+        """The program headers."""
         if self.bits == 64:
-            (table,) = self.unpack("Q", 32)
-            stride, count = self.unpack("HH", 54)
-        else:
-            (table,) = self.unpack("I", 28)
-            stride, count = self.unpack("HH", 42)
-        for number in range(count):
-            at = table + number * stride
-            if self.bits == 64:
-                kind, _, offset, vaddr, _, size = self.unpack("IIQQQQ", at)
-            else:
-                kind, offset, vaddr, _, size = self.unpack("IIIII", at)
-            yield kind, vaddr, offset, size
+            table, stride, count = *self.record("Q", 32), *self.record("HH", 54)
+            found = self.records("IIQQQQ", table, count, stride) if count else iter(())
+            return [_Segment(kind, address, offset, size) for kind, _, offset, address, _, size in found]
+        table, stride, count = *self.record("I", 28), *self.record("HH", 42)
+        found = self.records("IIIII", table, count, stride) if count else iter(())
+        return [_Segment(kind, address, offset, size) for kind, offset, address, _, size in found]
 
-    def dynamic(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
+    def dynamic(self, at: _Segment) -> list[tuple[int, int]]:
         """Tag and value of each entry of the dynamic section."""
         layout, width = ("QQ", 16) if self.bits == 64 else ("II", 8)
-        for at in range(offset, min(offset + size, self.size), width):
-            tag, value = self.unpack(layout, at)
-            if tag == _DT_NULL:
-                return
-            yield tag, value
+        entries = self.records(layout, at.offset, at.size // width, width) if at.size >= width else iter(())
+        return [(tag, value) for tag, value in itertools.takewhile(lambda entry: entry[0] != _DT_NULL, entries)]
 
-    def offset(self, address: int, loads: list[tuple[int, int, int]]) -> int:
-        """Where the byte at virtual `address` lies in the file."""
-        for vaddr, offset, size in loads:
-            if vaddr <= address < vaddr + size:
-                return address - vaddr + offset
-        raise _Damaged(f"address {address:#x} is in no segment")
-
-    def table(self, dynamic: dict[int, int], loads: list[tuple[int, int, int]]) -> Callable[[int], str]:
+    def table(self, dynamic: dict[int, int], loads: list[_Segment]) -> Callable[[int], str]:
         """A function from an offset in the dynamic string table to the text there."""
         if _DT_STRTAB not in dynamic or _DT_STRSZ not in dynamic:
             raise _Damaged("no dynamic string table")
-        start = self.offset(dynamic[_DT_STRTAB], loads)
-        end = start + dynamic[_DT_STRSZ]
-        return lambda index: self.string(start + index, end)
+        start, size = _offset(dynamic[_DT_STRTAB], loads), dynamic[_DT_STRSZ]
+        return lambda index: self.string(start + index, size - index)
 
     def versions(
-        self, dynamic: dict[int, int], loads: list[tuple[int, int, int]], text: Callable[[int], str]
+        self, dynamic: dict[int, int], loads: list[_Segment], text: Callable[[int], str]
     ) -> dict[str, tuple[str, ...]]:
-        """The needed versions. Offsets to the next record only grow, so the walk ends with the file at the latest."""
+        """The needed versions: a chain of libraries, with a chain of versions each."""
         found: dict[str, tuple[str, ...]] = {}
         if _DT_VERNEED not in dynamic:
             return found
-        at = self.offset(dynamic[_DT_VERNEED], loads)
-        for _ in range(dynamic.get(_DT_VERNEEDNUM, 0)):
-            _, count, file, first, following = self.unpack("HHIII", at)
+        budget = iter(range(_LIMIT))
+        start = _offset(dynamic[_DT_VERNEED], loads)
+        for at, (_, count, file, first, _) in self.chain("HHIII", start, dynamic.get(_DT_VERNEEDNUM, 0), budget):
+            names = [
+                text(name)
+                for _, (_, flags, _, name, _) in self.chain("IHHII", at + first, count, budget)
+                if not flags & _VER_FLG_WEAK
+            ]
             library = text(file)
-            found[library] = (*found.get(library, ()), *self.auxiliary(at + first, count, text))
-            if not following:
-                break
-            at += following
+            found[library] = (*found.get(library, ()), *names)
         return {library: versions for library, versions in found.items() if versions}
 
-    def auxiliary(self, at: int, count: int, text: Callable[[int], str]) -> Iterator[str]:
-        for _ in range(count):
-            _, flags, _, name, following = self.unpack("IHHII", at)
-            if not flags & _VER_FLG_WEAK:
-                yield text(name)
-            if not following:
+    def chain(self, layout: str, at: int, count: int, budget: Iterator[int]) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Records whose last field says how far the next one is. `budget` ends a hostile walk."""
+        for _ in range(min(count, _LIMIT)):
+            if next(budget, None) is None:
+                raise _Damaged("its version records don't end")
+            record = self.record(layout, at)
+            yield at, record
+            if not record[-1]:
                 return
-            at += following
+            at += record[-1]
+
+
+def _offset(address: int, loads: list[_Segment]) -> int:
+    """Where the byte at virtual `address` lies in the file."""
+    for segment in loads:
+        if segment.address <= address < segment.address + segment.size:
+            return address - segment.address + segment.offset
+    raise _Damaged(f"address {address:#x} is in no segment")

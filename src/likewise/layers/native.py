@@ -31,7 +31,8 @@ from likewise.layers.loader import (
     stays_with_node,
 )
 from likewise.layers.relocate import Derived, Facts, file_digest, set_rpath, source_file
-from likewise.model.layer import LayerKind, LayerSource, SourceFile, layer_source
+from likewise.model.digest import EMPTY
+from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
 from likewise.model.manifest import prefix_path, scheme_dirs
 from likewise.model.snapshot import Interpreter, Problem, Severity
 
@@ -67,7 +68,7 @@ class Native(msgspec.Struct, frozen=True, kw_only=True):
         Version family → lowest version that a node must have: ``{"GLIBC": "2.34", "GLIBCXX": "3.4.30"}``. Of
         ``GLIBCXX``, ``CXXABI`` (libstdc++) and ``GCC`` (libgcc) only what no layer brings itself.
     needed_by : dict
-        Version family → layer path of a file that needs it.
+        Version family → path in the replica's prefix of a file that needs it.
     problems : tuple of Problem
     """
 
@@ -283,17 +284,26 @@ class _Examination:
 
     def files(self, derived: Derived) -> Iterator[SourceFile]:
         """The libraries from outside, as copies that find each other."""
-        for path, found in self.outside.items():
-            target = layer_path(path, self.python)
-            elf = self.read(found)
-            beside = elf is not None and any(not stays_with_node(name) for name in elf.needed)
-            rpath = _copy_rpath(os.path.dirname(path)) if beside else ""
-            if elf is None or (elf.rpath, elf.runpath) == (rpath, ""):
-                yield source_file(found, target, self.facts, executable=False)
-                continue
-            digest, _ = file_digest(found, self.facts)
-            made = derived.file("rpath", digest, rpath, make=partial(set_rpath, found, rpath=rpath))
-            yield source_file(made, target, self.facts, executable=False)
+        first: dict[tuple[str, str], str] = {}
+        for path, found in sorted(self.outside.items()):
+            folder, name = os.path.split(path)
+            twin = first.setdefault((folder, os.path.realpath(found)), name)
+            if twin != name:  # two names of one file stay one file: it must not be loaded twice
+                entry = FileEntry(path=layer_path(path, self.python), sha256=EMPTY, size=0, link=twin)
+                yield SourceFile(entry=entry)
+            else:
+                yield self._copy(path, found, derived)
+
+    def _copy(self, path: str, found: str, derived: Derived) -> SourceFile:
+        target = layer_path(path, self.python)
+        elf = self.read(found)
+        rpath = _copy_rpath(os.path.dirname(path))
+        beside = elf is not None and any(not stays_with_node(name) for name in elf.needed)
+        if elf is None or not (beside or elf.rpath or elf.runpath):
+            return source_file(found, target, self.facts, executable=False)
+        digest, _ = file_digest(found, self.facts)
+        made = derived.file("rpath", digest, rpath, make=partial(set_rpath, found, rpath=rpath))
+        return source_file(made, target, self.facts, executable=False)
 
     def problems(self) -> Iterator[Problem]:
         """What a person should know, one problem per library."""

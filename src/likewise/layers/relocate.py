@@ -19,7 +19,7 @@ from likewise.errors import LayerError, UnsupportedError
 from likewise.model.digest import Digest, digest_bytes, is_digest
 from likewise.model.layer import FileEntry, SourceFile
 
-_RECIPE = "1"  # changes whenever the same source and arguments shall give another result
+_RECIPE = "2"  # changes whenever the same source and arguments shall give another result
 
 
 class Facts(Protocol):
@@ -140,16 +140,16 @@ def find_patchelf() -> str:
 def set_rpath(source: str, target: str, rpath: str) -> None:
     """Write a copy of the ELF file `source` to `target` whose ``DT_RPATH`` is `rpath` and that has no ``DT_RUNPATH``.
 
-    ``DT_RPATH``, because it is inherited: it serves every object that the patched one loads. "" removes both.
+    ``DT_RPATH``, because it is inherited: it serves every object that the patched one loads. The old paths are gone
+    from the copy (patchelf overwrites them).
 
     Raises
     ------
     LayerError
         With patchelf's own words.
     """
-    change = ["--force-rpath", "--set-rpath", rpath] if rpath else ["--remove-rpath"]
     done = subprocess.run(
-        [find_patchelf(), *change, "--output", target, source],
+        [find_patchelf(), "--force-rpath", "--set-rpath", rpath, "--output", target, source],
         capture_output=True,
         text=True,
         errors="replace",
