@@ -24,6 +24,8 @@ GENERATED_METADATA = frozenset(
 )  # fmt: skip
 """Files of a dist-info that installers write, or that are about a `RECORD` which installers write anew."""
 
+_GENERATED_ENDINGS = tuple(GENERATED_METADATA)
+
 PLACEHOLDER = b"#!python\n"
 """First line of a Python script in a layer. Nodes put their own interpreter there, in executable files only: a script
 that has been through these rules is always executable, a file that merely looks like one need not be."""
@@ -177,6 +179,8 @@ def is_generated(path: str, scripts: Collection[str]) -> bool:
     """
     if path.startswith("scripts/"):
         return _is_entry_script(path[8:], scripts)
+    if not path.endswith(_GENERATED_ENDINGS):
+        return False
     folder, _, name = path.rpartition("/")
     return name in GENERATED_METADATA and folder.endswith(".dist-info") and folder.count("/") == 1
 

@@ -201,7 +201,10 @@ def _result(listing: Listing, digests: dict[str, Digest], failures: dict[str, st
             continue
         if found.claim is not None and digest != found.claim:
             modified.append(layer_path)
-        files.append(_script(layer_path, found, listing.layout) or _plain(layer_path, found, digest))
+        files.append(
+            _script(layer_path, found, listing.layout)
+            or SourceFile(entry=_entry(layer_path, found, digest), path=found.path)
+        )
     if listing.unlisted:
         shown = ", ".join(sorted(listing.unlisted)[:3]) + (", …" if len(listing.unlisted) > 3 else "")
         listing.problem("unlisted-files", f"RECORD does not list {len(listing.unlisted)} of its files ({shown}); "
@@ -215,10 +218,9 @@ def _result(listing: Listing, digests: dict[str, Digest], failures: dict[str, st
     )
 
 
-def _plain(layer_path: str, found: Found, digest: Digest) -> SourceFile:
-    mode = found.stat.st_mode
-    entry = FileEntry(path=layer_path, sha256=digest, size=found.stat.st_size, executable=bool(mode & 0o111))
-    return SourceFile(entry=entry, path=found.path)
+def _entry(layer_path: str, found: Found, digest: Digest) -> FileEntry:
+    executable = found.stat.st_mode & 0o111 != 0
+    return FileEntry(path=layer_path, sha256=digest, size=found.stat.st_size, executable=executable)
 
 
 def _script(layer_path: str, found: Found, layout: Layout) -> SourceFile | None:
@@ -259,5 +261,5 @@ def record_digest(dist_info: Path, *, layout: Layout) -> Digest:
             entries.append(FileEntry(path=layer_path, sha256=EMPTY, size=0, link=found.link))
             continue
         script = _script(layer_path, found, layout)
-        entries.append((script or _plain(layer_path, found, found.claim or hash_file(found.path))).entry)
+        entries.append(script.entry if script else _entry(layer_path, found, found.claim or hash_file(found.path)))
     return layer_digest(entries)

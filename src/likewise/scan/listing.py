@@ -264,7 +264,7 @@ def _from_traces(listing: Listing, folder: str) -> None:
     tops = {os.path.basename(folder)}
     installed = _text(os.path.join(folder, "installed-files.txt")).split("\n")
     listed = [os.path.normpath(os.path.join(folder, line.strip())) for line in installed if line.strip()]
-    add_claims(listing, [Claim(path, None) for path in listed])
+    add_claims(listing, [(path, None) for path in listed])
     if not listed:
         names = _text(os.path.join(folder, "top_level.txt")).split() or _sources(folder)
         stem = os.path.basename(folder).partition("-")[0]
