@@ -61,7 +61,7 @@ def write_kit(
     """
     members = _members(manifest, sources)
     with _Gzip(out, level) as compressed:
-        with tarfile.open(fileobj=compressed, mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK) as tar:
+        with tarfile.open(fileobj=compressed, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 16) as tar:
             for name in sorted(members):
                 _add(tar, name, members[name])
         return compressed.finish()
