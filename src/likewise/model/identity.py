@@ -182,7 +182,9 @@ def is_generated(path: str, scripts: Collection[str]) -> bool:
     if not path.endswith(_GENERATED_ENDINGS):
         return False
     folder, _, name = path.rpartition("/")
-    return name in GENERATED_METADATA and folder.endswith(".dist-info") and folder.count("/") == 1
+    scheme, _, dist_info = folder.partition("/")
+    own = scheme == "purelib" and dist_info.endswith(".dist-info") and "/" not in dist_info
+    return own and name in GENERATED_METADATA
 
 
 def _is_entry_script(name: str, scripts: Collection[str]) -> bool:
