@@ -1,4 +1,4 @@
-"""The kit: one ``.tar.gz`` that starts a node which has nothing but sh, tar and gzip.
+"""The kit: one tar file that starts a node which has nothing but sh, tar and gzip.
 
 ::
 
@@ -7,7 +7,8 @@
     listings/<digest>   of each layer, bytecode too
     tree/<layer path>   the files of all of them in one tree, so that it runs as it is and needs one search path
 
-The same manifest gives the same bytes.
+The same manifest gives the same bytes. The first member's name begins with ``listings/``, which tells bootstrap.sh
+that the file is not compressed.
 """
 
 from __future__ import annotations
@@ -27,15 +28,10 @@ from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import LayerSource, SourceFile, encode_listing
 from likewise.model.manifest import Manifest
 
-LEVEL = 3
-"""gzip level: measured in `bench`, higher ones cost the first start more than the smaller file gives back."""
-
 _CHUNK = 4 << 20
 
 
-def write_kit(
-    manifest: Manifest, sources: Mapping[Digest, LayerSource], out: BinaryIO, *, level: int = LEVEL
-) -> Digest:
+def write_kit(manifest: Manifest, sources: Mapping[Digest, LayerSource], out: BinaryIO, *, level: int = 0) -> Digest:
     """Write the kit to `out`.
 
     Parameters
@@ -46,8 +42,9 @@ def write_kit(
         By digest, where the files of each layer are. A bytecode layer that is not among them is left out (a node then
         takes it from the store); any other must be there.
     out : binary file
-    level : int
-        1 (fast) to 9 (small).
+    level : int, default 0
+        0 writes a plain tar: for a node that reads the client's disk, gzip costs a second on either side. 1 (fast) to
+        9 (small) compress, for a slow way.
 
     Returns
     -------
@@ -60,11 +57,11 @@ def write_kit(
         When a layer or a file is missing, or a file is not what its layer says.
     """
     members = _members(manifest, sources)
-    with _Gzip(out, level) as compressed:
-        with tarfile.open(fileobj=compressed, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 16) as tar:
+    with _Output(out, level) as output:
+        with tarfile.open(fileobj=output, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 16) as tar:
             for name in sorted(members):
                 _add(tar, name, members[name])
-        return compressed.finish()
+        return output.finish()
 
 
 def _members(manifest: Manifest, sources: Mapping[Digest, LayerSource]) -> dict[str, bytes | SourceFile]:
@@ -120,8 +117,10 @@ def _content(file: SourceFile) -> bytes:
     return data
 
 
-class _Gzip(io.RawIOBase):
-    """Writes gzip in members of a fixed size, which threads compress side by side (zlib releases Python's lock).
+class _Output(io.RawIOBase):
+    """Hashes what it writes, and compresses it when asked to.
+
+    It compresses members of a fixed size, which threads do side by side (zlib releases Python's lock).
 
     A file of several members is as good as one of a single member for every gzip (RFC 1952, 2.2).
     """
@@ -171,5 +170,7 @@ class _Gzip(io.RawIOBase):
         self._out.write(data)
 
     def _compress(self, chunk: bytes) -> bytes:
+        if not self._level:
+            return chunk
         compressor = zlib.compressobj(self._level, zlib.DEFLATED, 31)  # 31: a gzip header, with time 0
         return compressor.compress(chunk) + compressor.flush()

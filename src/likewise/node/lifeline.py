@@ -1,4 +1,4 @@
-"""A Dask preload (``--preload likewise.node.lifeline``): the process ends when whoever started it is gone.
+"""A process that ends when whoever started it is gone.
 
 The client keeps the other end of this process's standard input open and never writes to it. When the client ends, in
 whatever way, the kernel closes that end, and reading finds the end of the file.
@@ -9,16 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import threading
 import time
 
 GRACE = 5.0
 """Seconds between asking the process to end and ending it."""
-
-
-def dask_setup(server: object) -> None:
-    """Start watching. Dask calls this with the scheduler, nanny or worker that was just made."""
-    threading.Thread(target=watch, name="likewise-lifeline", daemon=True).start()
 
 
 def watch(fd: int = 0, grace: float = GRACE) -> None:
