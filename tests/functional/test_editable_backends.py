@@ -133,7 +133,7 @@ def test_a_version_from_git_is_the_installed_one_and_tracked_data_is_found(tmp_p
     run(*git, "tag", "v1.2")
     python = install(tmp_path / "venv", tree)
     write(tree, "README", text="more")
-    run(*git, "add", ".")
+    run(*git, "add", "README")
     run(*git, "commit", "-q", "-m", "second")
     index = (tree / ".git" / "index").read_bytes()
 

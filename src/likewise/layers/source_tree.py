@@ -186,6 +186,9 @@ def _git_files(base: str, packages: Sequence[str]) -> tuple[list[str], list[str]
     """Paths of the tracked files, and of the others that a build can see."""
     tracked = _split(git(base, "ls-files", "-z", "--cached"))
     others = _split(git(base, "ls-files", "-z", "--others", "--exclude-standard"))
+    others = [
+        path for path in others if not any(map(_litter, path.split("/"))) and path.split("/")[0] not in BUILD_OUTPUT
+    ]
     inside = [p for p in packages if p.startswith(base + os.sep)]
     if inside:
         ignored = _split(git(base, "ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", *inside))
@@ -194,7 +197,12 @@ def _git_files(base: str, packages: Sequence[str]) -> tuple[list[str], list[str]
 
 
 def _skipped(name: str) -> bool:
-    return name.startswith(".") or name in SKIPPED_FOLDERS or name.endswith((".egg-info", ".pyc", ".pyo"))
+    return name.startswith(".") or _litter(name)
+
+
+def _litter(name: str) -> bool:
+    """Whether builds and runs leave a file or folder of this name; setuptools would take a stale list from there."""
+    return name in SKIPPED_FOLDERS or name.endswith((".egg-info", ".pyc", ".pyo"))
 
 
 def git(folder: str, *arguments: str, stdin: str | None = None) -> str:
