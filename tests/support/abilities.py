@@ -5,7 +5,6 @@ It is run by an original interpreter and by its replica, and the two answers are
 
 import json
 import os
-import subprocess
 import sys
 
 CODE = {
@@ -42,9 +41,12 @@ CODE = {
 
 
 def ability(code: str) -> str:
-    """Run `code` in a process of its own, with this Python."""
-    done = subprocess.run([sys.executable, "-I", "-B", "-c", code], capture_output=True, text=True, timeout=60)
-    return "ok" if done.returncode == 0 else (done.stderr.strip() or "?").splitlines()[-1]
+    """Run `code` in this process."""
+    try:
+        exec(code, {})
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return "ok"
 
 
 def loaded_files() -> list:
