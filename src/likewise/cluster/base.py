@@ -26,6 +26,7 @@ from likewise.stages import Stages
 
 logger = logging.getLogger("likewise.cluster")
 
+_FAREWELL = 1.0  # seconds
 _T = TypeVar("_T")
 
 _inside_start: ContextVar[bool] = ContextVar("likewise_inside_start", default=False)
@@ -223,9 +224,8 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
             starting.cancel()
             await asyncio.wait([starting])
         try:
-            if self.scheduler_comm and self.scheduler.status != Status.running:
-                # A scheduler that is gone can't be asked to go; Dask would try for half a minute.
-                await self.scheduler_comm.close_rpc()
+            if self.scheduler_comm:  # Dask would try for half a minute to say farewell to a scheduler that is gone
+                self.scheduler_comm.timeout = _FAREWELL
             await super()._close()
         finally:
             await asyncio.gather(*(process.close() for process in self._processes))

@@ -69,11 +69,14 @@ def _mapping(config: Mapping[str, Any], defaults: Mapping[str, Any], above: str,
         dotted = f"{above}{name}".replace("_", "-")
         if dotted in _LEFT_OUT:
             continue
+        if not isinstance(name, str):  # JSON would make it one
+            left_out.append(dotted)
+            continue
         default = _default(defaults, name)
         if isinstance(value, Mapping) and name != "logging" and not _SECRET.search(name):
             kept[name] = _mapping(value, default if isinstance(default, Mapping) else {}, f"{dotted}.", left_out)
             continue
-        chosen = _leaf(name, dotted, value) if isinstance(name, str) else _MISSING
+        chosen = _leaf(name, dotted, value)
         if chosen is _MISSING and value != default:
             left_out.append(dotted)
         chosen = default if chosen is _MISSING else chosen
@@ -99,10 +102,12 @@ def _whole(section: Mapping[str, Any], dotted: str) -> Any:
 
 def _leaf(name: str, dotted: str, value: Any) -> Any:
     """`value` as plain data, or `_MISSING` when it may not go."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value if value is None or not _SECRET.search(name) else _MISSING
-    if name and (_SECRET.search(name) or _PATH_KEY.search(name)):
+    if value is None or isinstance(value, bool):
+        return value
+    if _SECRET.search(name) or (_PATH_KEY.search(name) and not isinstance(value, (int, float))):
         return _MISSING
+    if isinstance(value, (int, float)):
+        return value
     if isinstance(value, str):
         is_path = _PATH_VALUE.match(value) and not _ROUTES.search(dotted)
         return _MISSING if is_path or _URL_SECRET.search(value) else value

@@ -27,7 +27,6 @@ from likewise.cluster.process import NodeProcess, SchedulerProcess
 from likewise.errors import UsageError
 from likewise.events import Notice, Reporter, Silent
 from likewise.model.report import LaunchReport
-from likewise.plan.planner import PlanOptions
 from likewise.settings import resolve_settings
 
 if TYPE_CHECKING:
@@ -138,12 +137,12 @@ class Cluster(NodeCluster):
         self._reporter = reporter or Silent()
         self._nodes = _nodes(scheduler, worker, nodes, nanny, env, security, package_sync, self._reporter)
         self._node_cache = Path(node_cache or resolve_settings().node).absolute()
-        self._plan_options = PlanOptions(
-            strict=package_sync_strict,
-            ignore=tuple(package_sync_ignore),
-            only=tuple(package_sync_only),
-            fail_on=package_sync_fail_on,
-        )
+        self._plan_options: dict[str, Any] = {
+            "strict": package_sync_strict,
+            "ignore": tuple(package_sync_ignore),
+            "only": tuple(package_sync_only),
+            "fail_on": package_sync_fail_on,
+        }
         self._package_sync = package_sync
         self._prepared: Prepared | None = None
         self._run: Path | None = None
@@ -172,9 +171,9 @@ class Cluster(NodeCluster):
         return LaunchReport(stages=(*prepared, *super().report.stages))
 
     def _prepare_environment(self) -> Prepared:
-        from likewise.sync import prepare  # plain Dask needs none of it
+        from likewise.sync import PlanOptions, prepare  # type: ignore[attr-defined]  # plain Dask needs none of it
 
-        return prepare(self._plan_options, reporter=self._reporter)
+        return prepare(PlanOptions(**self._plan_options), reporter=self._reporter)
 
     async def _prepare(self) -> None:
         if self._package_sync and self._prepared is None:

@@ -13,7 +13,7 @@ from dask.utils import parse_bytes
 
 from likewise.errors import UnsupportedError, UsageError
 
-LIFELINE = "likewise.node.lifeline"
+LIFELINE = "likewise.cluster.lifeline"
 """Dask preload that ends the process when its standard input reaches its end: when the client is gone."""
 
 OWN_CONFIG = "likewise.cluster.own_config"
@@ -191,8 +191,8 @@ def check_options(
 
 def scheduler_argv(options: Mapping[str, Any], *, preload: Sequence[str] = ()) -> list[str]:
     """What follows the argv prefix to run a scheduler."""
-    preloads = {"preload": [*preload, OWN_CONFIG, LIFELINE]}
-    return ["-m", "distributed.cli.dask_scheduler", *render_options({**options, **preloads}, where="scheduler_options")]
+    ours = {"preload": [OWN_CONFIG, LIFELINE, *preload]}
+    return ["-m", "distributed.cli.dask_scheduler", *render_options({**options, **ours}, where="scheduler_options")]
 
 
 def worker_argv(
@@ -214,8 +214,7 @@ def worker_argv(
     name : object
         Name of the worker; unique in its cluster.
     nanny : bool
-        Whether a nanny watches over it. The lifeline is held by the process that we start: the nanny, or the worker
-        when there is none (a nanny's child has no standard input, and ends with its nanny).
+        Whether a nanny watches over it.
     scheduler : str
         The scheduler's address, or
     scheduler_file : str
@@ -224,11 +223,8 @@ def worker_argv(
         The user's own, since Dask ignores its configuration where the command line names any.
     """
     target = [scheduler] if scheduler else ["--scheduler-file", scheduler_file]
-    preloads: dict[str, Any] = {
-        "name": str(name),
-        "nanny": nanny,
-        "preload": [*preload, OWN_CONFIG] if nanny else [*preload, OWN_CONFIG, LIFELINE],
-        "preload_nanny": [*preload_nanny, LIFELINE] if nanny else None,
-    }
-    rendered = render_options({**options, **preloads}, where="worker_options")
+    ours = {"name": str(name), "nanny": nanny, "preload": [OWN_CONFIG, LIFELINE, *preload]}
+    if nanny:
+        ours["preload_nanny"] = list(preload_nanny)
+    rendered = render_options({**options, **ours}, where="worker_options")
     return ["-m", "distributed.cli.dask_worker", *target, *rendered]

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
+import time
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +28,7 @@ from likewise.errors import ClusterError
 GRACE = 5.0
 """Seconds that a process has to end by itself once it was asked to."""
 
+_EXCEPTION = re.compile(r"([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt|Exit)(: |$)")
 _POLL = 0.01  # seconds between looks at a file that another process will write
 
 
@@ -55,7 +59,7 @@ class Command:
 class Tail:
     """The last lines of an output, bounded in number and length."""
 
-    def __init__(self, lines: int = 60, width: int = 1000) -> None:
+    def __init__(self, lines: int = 200, width: int = 1000) -> None:
         self._width = width
         self._lines: deque[bytes] = deque(maxlen=lines)
         self._open = b""
@@ -70,6 +74,15 @@ class Tail:
         """What is kept, oldest first; empty lines left out."""
         kept = [*self._lines, self._open]
         return [text for line in kept if (text := line.decode("utf-8", "replace").rstrip())]
+
+
+def last_words(lines: Sequence[str], keep: int = 5) -> list[str]:
+    """What of an output a person needs to see: its end, and before it the line of every exception that led there.
+
+    A traceback names the cause first, many lines above its end.
+    """
+    causes = [line for line in lines[:-keep] if _EXCEPTION.match(line)]
+    return [*dict.fromkeys(causes), *lines[-keep:]]
 
 
 class NodeProcess(ProcessInterface):  # type: ignore[misc]
@@ -169,7 +182,7 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
         """An error that says `what` happened to the process, how it ended and what it said last."""
         said = self.output.lines()
         how = _how(self.returncode)
-        words = "\n    ".join(said[-12:])
+        words = "\n    ".join(last_words(said))
         return ClusterError(
             f"The {self.command.label} {what} ({how})." + (f" It said last:\n    {words}" if words else ""),
             where=self.command.node,
@@ -200,19 +213,20 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
             _signal(process.pid, signal.SIGTERM)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.exited.wait(), self._grace)
-        self.kill()
-        with suppress(asyncio.TimeoutError):  # a process in an uninterruptible state can't be waited for
-            await asyncio.wait_for(self.exited.wait(), self._grace)
-        self.kill()  # what was born while we killed
+        deadline = time.monotonic() + self._grace  # a process in an uninterruptible state can't be waited for
+        while self.kill() and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL)
 
-    def kill(self) -> None:
-        """Kill the process and everything in its session, now."""
+    def kill(self) -> bool:
+        """Kill the process and everything in its session, now. False when nothing of it was there any more."""
         if self.pid is None:
-            return
-        for pid in session_members(self.pid):
-            _signal(pid, signal.SIGKILL)
+            return False
+        members = session_members(self.pid)
         if not self.exited.is_set():  # once it was waited for, its id may be somebody else's
-            _signal(self.pid, signal.SIGKILL)
+            members.append(self.pid)
+        for pid in members:
+            _signal(pid, signal.SIGKILL)
+        return bool(members)
 
     def _release(self) -> None:
         _open_lifelines.discard(self)
@@ -255,17 +269,23 @@ def read_address(path: Path) -> str | None:
 
 
 def session_members(session: int) -> list[int]:
-    """Ids of all processes of the session but its leader; a grandchild in another process group is found, too."""
-    try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except FileNotFoundError:  # not Linux
-        return []
+    """Ids of all living processes of the session but its leader; those in another process group are found, too."""
     members = []
-    for pid in pids:
-        with suppress(OSError):
-            if pid != session and os.getsid(pid) == session:
-                members.append(pid)
+    with suppress(FileNotFoundError):  # not Linux
+        for name in os.listdir("/proc"):
+            if name.isdigit() and int(name) != session and _lives_in(name, session):
+                members.append(int(name))
     return members
+
+
+def _lives_in(pid: str, session: int) -> bool:
+    try:
+        stat = Path("/proc", pid, "stat").read_bytes()
+    except OSError:
+        return False  # it has just ended
+    # proc(5): pid (name) state ppid pgrp session …; the name may contain anything
+    state, _ppid, _pgrp, sid = stat.rpartition(b")")[2].split()[:4]
+    return int(sid) == session and state not in (b"Z", b"X")
 
 
 def _signal(pid: int, number: int) -> None:
