@@ -10,7 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from likewise.model.identity import bytecode_source, installed_path
+from likewise.model.identity import bytecode_source, installed_path, is_generated
 from likewise.model.layer import path_problem
 from likewise.scan.listing import Listing, add_file
 
@@ -96,7 +96,7 @@ def _walk(folder: str, claimed: set[str]) -> Iterator[str]:
                     elif not (path.endswith((".pyc", ".pyo")) and os.path.exists(bytecode_source(path) or "")):
                         yield path
         except OSError:
-            yield current  # reported when it is looked at
+            yield current  # see _give
 
 
 def _hand_out(found: list[str], site: str, members: list[Listing]) -> list[str]:
@@ -148,7 +148,10 @@ def _give(path: str, owner: Listing) -> None:
         owner.problem("bad-path", f"The file name {path!r} {reason}; it is not shipped. Rename it.")
         return
     owner.claimed.add(path)
-    before = len(owner.files)
+    if is_generated(layer_path, owner.scripts):
+        return
     add_file(owner, layer_path, path)
-    if len(owner.files) > before and not owner.tops:
+    if layer_path in owner.files and not owner.tops:
         owner.unlisted.append(layer_path)
+    elif os.path.isdir(path) and not os.path.islink(path):
+        owner.problem("unreadable-file", f"The directory {path} can't be read; what is in it is not shipped.")
