@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -22,21 +23,16 @@ def as_session() -> Iterator[None]:
 
 
 @contextmanager
-def as_script(script: Path) -> Iterator[None]:
+def as_script(script: Path) -> Iterator[ModuleType]:
     """As ``python script`` would see it: the script's folder comes first, links to the script followed.
 
-    A directory or zip file with a ``__main__.py`` is itself what comes first.
+    Yields the script's ``__main__``, in which nothing was executed yet.
     """
     main = ModuleType("__main__")
-    real = Path(os.path.realpath(script))
-    if real.suffix == ".zip" or real.is_dir():
-        main.__file__ = str(real / "__main__.py")
-        first = real
-    else:
-        main.__file__ = str(script.absolute())
-        first = real.parent
-    with _as(str(first), main):
-        yield
+    main.__file__ = str(script.absolute())
+    main.__loader__ = SourceFileLoader("__main__", main.__file__)
+    with _as(os.path.dirname(os.path.realpath(script)), main):
+        yield main
 
 
 @contextmanager

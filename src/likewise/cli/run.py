@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import runpy
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-w", "--workers", type=click.IntRange(min=1), metavar="N", help="Number of workers.")
 @options.quiet
-@click.argument("script", type=click.Path(exists=True, path_type=Path))
+@click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(workers: int | None, quiet: bool, script: Path, arguments: tuple[str, ...]) -> int:
     """Run SCRIPT with its ARGUMENTS, as Python would, with a cluster of this environment as its default client.
@@ -35,12 +35,12 @@ def command(workers: int | None, quiet: bool, script: Path, arguments: tuple[str
     In the script, dask.compute(), Client.current() and a plain Client() use that cluster. It is closed when the
     script ends, however it ends; the exit code is the script's own.
     """
-    with as_script(script), _terminable(), ExitStack() as stack:
+    with as_script(script) as main, _terminable(), ExitStack() as stack:
         with console_reporter(quiet=quiet) as reporter:
             cluster = _start(workers, reporter)
         stack.callback(cluster.close)
         stack.enter_context(_default_client(cluster))
-        return run_script(script, arguments)
+        return run_script(main, [str(script), *arguments])
 
 
 def _start(workers: int | None, reporter: Reporter) -> Cluster:
@@ -65,15 +65,17 @@ def _default_client(cluster: Cluster) -> Iterator[None]:
         yield
 
 
-def run_script(script: Path, arguments: Sequence[str]) -> int:
-    """Run `script` as ``__main__`` and return the exit code that Python would have given it."""
-    saved, sys.argv = sys.argv, [str(script), *arguments]
+def run_script(main: ModuleType, argv: Sequence[str]) -> int:
+    """Execute the script of the module `main` (see `as_script`); return the exit code that Python would give it."""
+    saved, sys.argv = sys.argv, list(argv)
+    loader = cast(SourceFileLoader, main.__loader__)
     try:
-        runpy.run_path(str(script.absolute()), run_name="__main__")
+        code = loader.source_to_code(loader.get_data(loader.path), loader.path)
+        exec(code, main.__dict__)
     except SystemExit as end:
         return _exit_code(end)
     except BaseException as error:
-        _show_traceback(error, str(script.absolute()))
+        _show_traceback(error, loader.path)
         return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
     finally:
         sys.argv = saved
@@ -91,17 +93,14 @@ def _exit_code(end: SystemExit) -> int:
 
 
 def _show_traceback(error: BaseException, script: str) -> None:
-    """The traceback from the script on: what likewise and runpy did before is none of the user's business."""
-    start = at = error.__traceback__
-    while at is not None:
-        name = at.tb_frame.f_code.co_filename
-        if name == script or name.startswith(f"{script}/"):
-            start = at
-            break
+    """The traceback from the script on: what likewise did before is none of the user's business.
+
+    There is nothing of the script in it when the script could not be compiled; Python then shows no frames either.
+    """
+    at = error.__traceback__
+    while at is not None and at.tb_frame.f_code.co_filename != script:
         at = at.tb_next
-    if at is None and isinstance(error, SyntaxError):
-        start = None  # the script itself could not be compiled: Python shows no frames then
-    traceback.print_exception(type(error), error, start)
+    traceback.print_exception(type(error), error, at)
 
 
 @contextmanager
