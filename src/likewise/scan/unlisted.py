@@ -21,7 +21,8 @@ def find_unlisted(listings: Sequence[Listing]) -> tuple[str, ...]:
     A file belongs to the only distribution that has files beneath its nearest directory where anybody has any. Where
     several have, it belongs to those with files in that very directory: to the first by name, so that the answer
     does not depend on order (opencv-python and opencv-python-headless share all of ``cv2``). A directory that several
-    share and none has files in, a namespace package, owns nothing.
+    share and none has files in, a namespace package, owns nothing. A distribution without a file list comes before all
+    others beneath its own names (`Listing.tops`): they have all their files already.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def _one_site(site: str, members: list[Listing]) -> list[str]:
     for entry in entries:
         if entry.path in claimed or entry.name == "__pycache__":
             continue
-        name = entry.name if entry.name in tops or entry.is_dir() else entry.name.partition(".")[0]
+        name = entry.name if entry.name in tops or os.path.isdir(entry.path) else entry.name.partition(".")[0]
         if name not in tops:
             left.append(entry.path)
         elif entry.is_dir(follow_symlinks=False):
@@ -124,19 +125,18 @@ def _hand_out(found: list[str], site: str, members: list[Listing]) -> list[str]:
 def _owner(
     path: str, site: str, members: list[Listing], direct: dict[str, set[int]], below: dict[str, set[int]]
 ) -> Listing | None:
+    top = path[len(site) + 1 :].partition("/")[0]
+    for member in members:
+        if top in member.tops or top.partition(".")[0] in member.tops:
+            return member
     folder = os.path.dirname(path)
     while len(folder) > len(site):
         owners = below.get(folder)
         if owners:
-            candidates = owners if len(owners) == 1 else direct.get(folder, set())
-            return members[min(candidates)] if candidates else _by_name(path, site, members)
+            candidates = owners if len(owners) == 1 else direct.get(folder)
+            return members[min(candidates)] if candidates else None
         folder = os.path.dirname(folder)
-    return _by_name(path, site, members)
-
-
-def _by_name(path: str, site: str, members: list[Listing]) -> Listing | None:
-    top = path[len(site) + 1 :].partition("/")[0]
-    return next((m for m in members if top in m.tops or top.partition(".")[0] in m.tops), None)
+    return None
 
 
 def _give(path: str, owner: Listing) -> None:
