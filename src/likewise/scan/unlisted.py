@@ -68,6 +68,11 @@ def _one_site(site: str, members: list[Listing]) -> list[str]:
     return left + _hand_out(found, site, members)
 
 
+def _module(name: str) -> str:
+    """The module that a file is: ``mod.py``, ``mod.cpython-311-x86_64-linux-gnu.so`` → ``mod``; else its name."""
+    return name.partition(".")[0] if name.endswith((".py", ".pyi", ".pyc", ".so", ".pyd")) else name
+
+
 def _top_level(site: str, members: list[Listing]) -> set[str]:
     """First components beneath `site` that somebody has something in (directories), or calls its own."""
     cut = len(site.rstrip("/")) + 1
@@ -127,7 +132,7 @@ def _owner(
 ) -> Listing | None:
     top = path[len(site) + 1 :].partition("/")[0]
     for member in members:
-        if top in member.tops or top.partition(".")[0] in member.tops:
+        if top in member.tops or _module(top) in member.tops:
             return member
     folder = os.path.dirname(path)
     while len(folder) > len(site):
