@@ -26,11 +26,11 @@ same process may need a newer one than the client's: so the node's is used, and 
 """
 
 _DRIVER = re.compile(
-    r"lib(cuda|nvidia|nvcuvid|nvoptix|GLX_|EGL_|GLESv?\w*_nvidia|drm|gbm|va|vdpau|ibverbs|rdmacm|mlx\d|amdgpu)[-_\w]*"
-    r"(\.so.*)"
+    r"lib(cuda|cudadebugger|nvidia-[-\w]+|nvcuvid|nvoptix|GLX_\w+|EGL_\w+|GLESv[12]\w*_nvidia|drm(_\w+)?|gbm|va(-\w+)?"
+    r"|vdpau(_\w+)?|ibverbs|rdmacm|mlx\d)\.so(\..*)?"
 )
 """User-space halves of kernel drivers: they must match the node's kernel module. (``libcudart`` and the other
-libraries of the CUDA toolkit don't: those are ordinary.)"""
+libraries of the CUDA toolkit need not: those are ordinary.)"""
 
 _LEFT_ALONE = ("_tkinter.", "nis.", "_crypt.")
 """Extension modules of the standard library whose libraries are the node's affair, as display, directory service and
@@ -53,8 +53,7 @@ def is_platform(name: str) -> bool:
 
 def is_driver(name: str) -> bool:
     """Whether the library called `name` belongs to a kernel driver."""
-    stem = os.path.basename(name)
-    return _DRIVER.fullmatch(stem) is not None and not stem.startswith("libcudart")
+    return _DRIVER.fullmatch(os.path.basename(name)) is not None
 
 
 def stays_with_node(name: str) -> bool:
