@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from likewise.errors import LayerError
-from likewise.model.digest import Digest, digest_bytes
+from likewise.model.digest import EMPTY, Digest, digest_bytes
 from likewise.model.identity import entry_points, is_content, script_from_wheel, wheel_path
-from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source, path_problem
+from likewise.model.layer import (
+    FileEntry,
+    LayerKind,
+    LayerSource,
+    SourceFile,
+    check_entries,
+    layer_source,
+    path_problem,
+)
 
 CHUNK = 1 << 20
 _REDO = "Build or download it again."
@@ -56,16 +64,22 @@ def wheel_source(wheel: Path, *, unpack_to: Path) -> LayerSource:
     wheel : Path
         A ``.whl`` file.
     unpack_to : Path
-        A directory; made when missing. Files lie in it by their layer paths.
+        An empty directory; made when missing. Files lie in it by their layer paths.
 
     Raises
     ------
     LayerError
-        As for `wheel_entries`. Nothing has been written then: paths are checked before the first file.
+        As for `wheel_entries`, and when `unpack_to` can't be written. Paths are checked before the first file is.
     """
     with _opened(wheel) as archive:
         names, members = _read_directory(archive, wheel)
-        files = [_unpack(archive, member, unpack_to) for member in members]
+        try:
+            files = [_unpack(archive, member, unpack_to) for member in members]
+        except OSError as error:
+            raise LayerError(
+                f"The wheel can't be unpacked ({error.strerror or error}).", where=str(error.filename or unpack_to),
+                todo="See that there is space, and that the directory is empty and writable.",
+            ) from error  # fmt: skip
     return layer_source(LayerKind.DISTRIBUTION, names.name, names.version, files)
 
 
@@ -99,6 +113,7 @@ def _read_directory(archive: zipfile.ZipFile, wheel: Path) -> tuple[_Names, list
             todo="Don't trust this wheel; ask whoever made it.",
             details={"paths": problems},
         )
+    check_entries([FileEntry(path=path, sha256=EMPTY, size=0) for path in members], where=str(wheel))
     return names, [m for m in members.values() if is_content(m.path, scripts, members.__contains__)]
 
 
