@@ -69,7 +69,7 @@ def take_census(probe: Probe) -> Census:
             problems.append(_vanished(editable))
     copied = [one for one in installed if one.name not in editables]
     trees = frozenset(one.name for one in copied if is_source_tree(one, places.declared))
-    homes = {one.site for one in installed if one.name not in trees} | set(places.declared)
+    homes = {one.home for one in installed if one.name not in trees} | set(places.declared)
     owned = dpkg_owned({one.folder for one in copied})
     if PrefixKind.CONDA in (probe.interpreter.kind, probe.interpreter.base_kind):
         owned.update(conda_owned(probe.interpreter.base_prefix))

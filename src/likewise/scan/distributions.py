@@ -8,7 +8,9 @@ they are installed, and what is so damaged that pip shows no version for it is a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 from packaging.utils import canonicalize_name
@@ -64,6 +66,11 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     link: str = ""
     has_record: bool = False
 
+    @property
+    def home(self) -> str:
+        """The site directory that its files belong to: `site`, and for an egg the directory with the egg."""
+        return os.path.dirname(self.site) if self.site.endswith(".egg") else self.site
+
 
 def find_installed(folders: Iterable[str]) -> tuple[list[Installed], list[Problem]]:
     """The distributions that Python finds in `folders` (absolute, in ``sys.path`` order), and what is wrong with any.
@@ -86,19 +93,23 @@ def find_installed(folders: Iterable[str]) -> tuple[list[Installed], list[Proble
 def _in_folder(folder: str, problems: list[Problem]) -> Iterator[Installed]:
     try:
         names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):  # sys.path may name what isn't there, and zip files
+    except FileNotFoundError:  # sys.path may name what isn't there
+        return
+    except NotADirectoryError:
+        if folder.endswith(".egg"):
+            yield from _installed(_zipped_egg(folder), folder, problems)
         return
     except OSError as error:
         problems.append(_problem("unreadable-directory", folder, f"{folder} is on sys.path and can't be read "
                                  f"({error.strerror}); what is in it is not shipped.", Severity.ERROR))  # fmt: skip
         return
     if folder.endswith(".egg") and "EGG-INFO" in names:
-        yield from _read(os.path.join(folder, "EGG-INFO"), folder, problems)
+        yield from _installed(_opened(os.path.join(folder, "EGG-INFO")), folder, problems)
     links = []
     for name in names:
         lower = name.lower()
         if lower.endswith((DIST_INFO, EGG_INFO)):
-            yield from _read(os.path.join(folder, name), folder, problems)
+            yield from _installed(_opened(os.path.join(folder, name)), folder, problems)
         elif lower.endswith(EGG_LINK):
             links.append(name)
     for name in links:
@@ -114,41 +125,66 @@ def _follow(egg_link: str, site: str, problems: list[Problem]) -> Iterator[Insta
         problems.append(_problem("dangling-egg-link", egg_link, f"{egg_link} leads to {target or 'nothing'}, where no "
                                  "egg-info is; run the editable install again."))  # fmt: skip
     for name in found:
-        for one in _read(os.path.join(target, name), site, problems):
+        for one in _installed(_opened(os.path.join(target, name)), site, problems):
             yield msgspec.structs.replace(one, link=target)
 
 
-def _read(folder: str, site: str, problems: list[Problem]) -> Iterator[Installed]:
-    """The distribution with this metadata folder (or file); none when it is only a leftover."""
-    base = os.path.basename(folder)
+class _Folder(NamedTuple):
+    """A metadata folder, an egg-info file, or the EGG-INFO in a zipped egg: its file names, and how to read one."""
+
+    path: str
+    names: frozenset[str]
+    main: str  # the file with the headers, absolute
+    read: Callable[[str], bytes | None]
+
+
+def _opened(path: str) -> _Folder:
+    names = _names(path)
+    main = os.path.join(path, "METADATA" if "METADATA" in names else "PKG-INFO")
+    if not names and os.path.isfile(path):
+        main = path
+    return _Folder(path, names, main, lambda name: _bytes(os.path.join(path, name)))
+
+
+def _zipped_egg(path: str) -> _Folder:
+    files: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = [name for name in archive.namelist() if name.startswith("EGG-INFO/") and name.count("/") == 1]
+            files = {name[9:]: archive.read(name) for name in inside}
+    except (OSError, zipfile.BadZipFile):
+        pass  # as good as an egg without metadata
+    return _Folder(path, frozenset(files), "PKG-INFO", files.get)
+
+
+def _installed(folder: _Folder, site: str, problems: list[Problem]) -> Iterator[Installed]:
+    """The distribution with this metadata folder; none when it is only a leftover."""
+    base, names = os.path.basename(folder.path), folder.names
     if base.startswith("~"):  # reported with the other leftovers
         return
-    names = _names(folder)
-    is_file = not names and os.path.isfile(folder)
-    main = folder if is_file else os.path.join(folder, "METADATA" if "METADATA" in names else "PKG-INFO")
-    data = _bytes(main)
-    if data is None and os.path.lexists(main):
-        problems.append(_problem("unreadable-file", base, f"{main} can't be read; name and version are taken from the "
-                                 "name of its folder.", Severity.ERROR))  # fmt: skip
+    data = folder.read(folder.main)  # an absolute path stays what it is
+    if data is None and os.path.lexists(folder.main):
+        problems.append(_problem("unreadable-file", base, f"{folder.main} can't be read; name and version are taken "
+                                 "from the name of its folder.", Severity.ERROR))  # fmt: skip
+
+    def text(name: str) -> bytes:
+        return (folder.read(name) or b"") if name in names else b""
+
     metadata = parse_metadata(data or b"")
     if "requires.txt" in names and not metadata.requires:
-        requires, extras = parse_requires_txt(decode(_bytes(os.path.join(folder, "requires.txt")) or b""))
+        requires, extras = parse_requires_txt(decode(text("requires.txt")))
         metadata = msgspec.structs.replace(metadata, requires=requires, provides_extras=extras)
-    name, version = _identify(metadata, base, folder, names, problems)
+    name, version = _identify(metadata, folder, problems)
     if not name or not version:
         return
-
-    def text(file: str) -> bytes:
-        return (_bytes(os.path.join(folder, file)) or b"") if file in names else b""
-
     direct = parse_direct_url(text("direct_url.json")) if "direct_url.json" in names else None
     if direct is None and "direct_url.json" in names:
-        problems.append(_problem("bad-direct-url", name, f"{folder}/direct_url.json is damaged; where {name} came from "
-                                 "is not known.", Severity.NOTE))  # fmt: skip
+        problems.append(_problem("bad-direct-url", name, f"{folder.path}/direct_url.json is damaged; where {name} came "
+                                 "from is not known.", Severity.NOTE))  # fmt: skip
     yield Installed(
         name=canonicalize_name(name),
         version=version,
-        folder=folder,
+        folder=folder.path,
         site=site,
         metadata=metadata,
         tags=parse_wheel_tags(text("WHEEL")),
@@ -160,10 +196,9 @@ def _read(folder: str, site: str, problems: list[Problem]) -> Iterator[Installed
     )
 
 
-def _identify(
-    metadata: Metadata, base: str, folder: str, names: frozenset[str], problems: list[Problem]
-) -> tuple[str, str]:
+def _identify(metadata: Metadata, source: _Folder, problems: list[Problem]) -> tuple[str, str]:
     """Name and version, from the metadata or else from the folder's name; ("", "") when it is no distribution."""
+    folder, base, names = source.path, os.path.basename(source.path), source.names
     folder_name, folder_version = split_folder_name(base)
     name, version = metadata.name or folder_name, metadata.version or folder_version
     if not is_valid_name(name):

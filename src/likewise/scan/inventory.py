@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from likewise.model.layer import SourceFile
 from likewise.model.snapshot import PrefixKind, Problem
 from likewise.scan.census import Census, site_layout
 from likewise.scan.files import Listing, find_unlisted, list_files
-from likewise.scan.leftover import LAYER_NAME, list_leftover, sort_leftover
+from likewise.scan.leftover import LAYER_NAME, list_leftover, relative_pth, sort_leftover
 from likewise.scan.overlap import first_wins
 from likewise.scan.probe import Probe
 from likewise.scan.pth import Pth, read_pth
@@ -25,9 +26,11 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     listings : tuple of Listing
-        One for each of `names`, then one for each site directory with files that nobody owns.
+        One for each of `names`, then one for each site directory, with the files that nobody owns.
     names : tuple of str
         Distributions that are copied.
+    pths : tuple of SourceFile
+        Those of nobody's ``.pth`` files that name directories of their own site directory.
     pth_dirs : tuple of (str, str)
         Directories of loose code that ``.pth`` files add, in ``sys.path`` order, each with the file's name.
     problems : tuple of Problem
@@ -35,6 +38,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
     listings: tuple[Listing, ...]
     names: tuple[str, ...]
+    pths: tuple[SourceFile, ...]
     pth_dirs: tuple[tuple[str, str], ...]
     problems: tuple[Problem, ...]
 
@@ -54,11 +58,14 @@ def take_inventory(census: Census, probe: Probe, *, max_bytes: int) -> Inventory
     for site in census.sites:
         listing = Listing(name=LAYER_NAME, site=site, layout=site_layout(site, probe))
         modules = [path for path in leftover.modules if path.startswith(site + os.sep)]
-        list_leftover(modules, listing, excluded=[folder for folder, _ in pth_dirs], max_bytes=max_bytes)
+        list_leftover(modules, listing, max_bytes=max_bytes)
         loose.append(listing)
     everything = (*listings.values(), *loose)
     problems = (*leftover.problems, *first_wins(everything))
-    return Inventory(listings=everything, names=tuple(listings), pth_dirs=pth_dirs, problems=problems)
+    pths = {file.entry.path: file for pth in reversed(leftover.pths) if (file := relative_pth(pth))}
+    return Inventory(
+        listings=everything, names=tuple(listings), pths=tuple(pths.values()), pth_dirs=pth_dirs, problems=problems
+    )
 
 
 def _list_distributions(census: Census, probe: Probe) -> dict[str, Listing]:
@@ -71,10 +78,12 @@ def _list_distributions(census: Census, probe: Probe) -> dict[str, Listing]:
         files: Sequence[str] | None = None
         if one.name in census.trees:
             files = [os.path.join(one.folder, name) for name in os.listdir(one.folder)]
+        elif one.folder == one.site:  # a zipped egg
+            files = [one.folder]
         # dpkg knows better than the RECORD of a package that Debian took apart; conda's lists are the RECORD's.
         elif owned and not (one.has_record and probe.interpreter.base_kind is PrefixKind.CONDA):
             files = owned.files
-        listings[one.name] = list_files(Path(one.folder), layout=site_layout(one.site, probe), owned=files)
+        listings[one.name] = list_files(Path(one.folder), layout=site_layout(one.home, probe), owned=files)
     return listings
 
 
@@ -83,7 +92,7 @@ def _unowned(census: Census, probe: Probe, listings: dict[str, Listing]) -> list
     counted = [listing for name, listing in listings.items() if name not in census.trees]
     for one in census.installed:
         if one.name in census.editables and not one.link:  # its .pth and its import hook are no leftovers
-            counted.append(list_files(Path(one.folder), layout=site_layout(one.site, probe)))
+            counted.append(list_files(Path(one.folder), layout=site_layout(one.home, probe)))
     left = list(find_unlisted(counted))
     for site in set(census.sites) - {listing.site for listing in counted}:  # nothing but loose files
         try:
@@ -107,12 +116,13 @@ def _shipped_pths(listings: Iterable[Listing]) -> list[Pth]:
 
 
 def _pth_dirs(pths: Iterable[Pth], census: Census) -> tuple[tuple[str, str], ...]:
-    """Directories of loose code that `pths` add: neither an editable's nor one with distributions of its own."""
+    """Directories of loose code that `pths` add: neither an editable's nor in a site directory."""
     taken = {root for editable in census.editables.values() for root in editable.roots} | set(census.sites)
+    inside = tuple(site + os.sep for site in census.sites)
     found: dict[str, str] = {}
     for pth in pths:
         for folder in pth.folders:
-            if folder not in taken:
+            if folder not in taken and not folder.startswith(inside):
                 found.setdefault(folder, pth.name)
     order = {path: index for index, path in enumerate(census.places.searched)}
     return tuple(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))

@@ -8,12 +8,14 @@ profiler's). Those with plain paths name directories of loose code.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from likewise.errors import ScanError
+from likewise.model.digest import digest_bytes
 from likewise.model.identity import bytecode_source
+from likewise.model.layer import FileEntry, SourceFile
 from likewise.model.snapshot import Problem, Severity
 from likewise.scan.listing import Listing, add_file
 from likewise.scan.pth import Pth, read_pth
@@ -53,21 +55,25 @@ def sort_leftover(paths: Iterable[str], sites: Sequence[str]) -> Leftover:
     sites : sequence of str
         Site directories in ``sys.path`` order. A module that an earlier one hides can't be imported and is left out.
     """
-    modules: list[str] = []
-    pths: list[Pth] = []
+    paths = tuple(paths)
     problems: list[Problem] = []
+    pths = [pth for path in paths if path.endswith(".pth") for pth in _pth(path, problems)]
+    named = {folder for pth in pths for folder in pth.folders}
+    modules: list[str] = []
     shadow = _Shadow(sites)
     for path in paths:
         name = os.path.basename(path)
+        if name.endswith(".pth"):
+            continue
         if name.startswith("~"):
             problems.append(_note("pip-leftover", path, f"{path} is what pip left of an interrupted uninstall; it "
                                   "is not shipped and can be deleted."))  # fmt: skip
-        elif name.endswith(".pth"):
-            pths.extend(_pth(path, problems))
         elif name in _MACHINE_MODULES:
             problems.append(_note("machine-module", path, f"{path} belongs to no distribution but to this machine; it "
                                   "is not shipped."))  # fmt: skip
-        elif not name.endswith(_METADATA) and _is_module(path, sites) and not shadow.hides(path):
+        elif any(folder == path or folder.startswith(path + os.sep) for folder in named) or (
+            not name.endswith(_METADATA) and _is_module(path, sites) and not shadow.hides(path)
+        ):
             modules.append(path)
     return Leftover(modules=tuple(modules), pths=tuple(pths), problems=tuple(problems))
 
@@ -139,15 +145,27 @@ class _Shadow:
         return self._names[site]
 
 
-def list_leftover(modules: Iterable[str], listing: Listing, *, excluded: Collection[str], max_bytes: int) -> None:
+def relative_pth(pth: Pth) -> SourceFile | None:
+    """`pth` with the paths in its own site directory, which the nodes have too; None when it has none.
+
+    An egg is one such, and whatever else is importable only because it was put on ``sys.path``.
+    """
+    site = os.path.dirname(pth.path)
+    inside = [folder[len(site) + 1 :] for folder in pth.folders if folder.startswith(site + os.sep)]
+    if not inside:
+        return None
+    data = "".join(f"{folder}\n" for folder in inside).encode("utf-8", "surrogateescape")
+    entry = FileEntry(path=f"purelib/{pth.name}", sha256=digest_bytes(data), size=len(data))
+    return SourceFile(entry=entry, data=data)
+
+
+def list_leftover(modules: Iterable[str], listing: Listing, *, max_bytes: int) -> None:
     """Add the files of `modules` to `listing`, each under the path that it has in its site directory.
 
     Parameters
     ----------
     modules : iterable of str
     listing : Listing
-    excluded : collection of str
-        Directories that something else ships.
     max_bytes : int
 
     Raises
@@ -158,8 +176,6 @@ def list_leftover(modules: Iterable[str], listing: Listing, *, excluded: Collect
     sizes: dict[str, int] = {}
     for module in modules:
         for path in _files(module) if os.path.isdir(module) else [module]:
-            if any(path.startswith(folder + os.sep) for folder in excluded):
-                continue
             layer_path = "purelib/" + path[len(listing.site) + 1 :]
             add_file(listing, layer_path, path)
             if layer_path in listing.files:

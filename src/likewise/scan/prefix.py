@@ -10,7 +10,7 @@ import msgspec
 from likewise.errors import LayerError
 from likewise.events import Reporter, Silent, StageAdvanced
 from likewise.model.editable import Editable
-from likewise.model.layer import LayerKind, LayerSource, layer_source
+from likewise.model.layer import LayerKind, LayerSource, SourceFile, layer_source
 from likewise.model.snapshot import CodePosition, CodeRoot, Distribution, Problem, Severity, Snapshot
 from likewise.scan.census import Census, take_census
 from likewise.scan.code import Limits, scan_code
@@ -70,7 +70,7 @@ def scan_prefix(
     problems = [*census.problems, *inventory.problems]
 
     sources = _distribution_layers(census, by_name, problems)
-    site_root = _site_root(files[len(by_name) :], census, sources, problems)
+    site_root = _site_root(files[len(by_name) :], inventory.pths, census, sources, problems)
     code = scan_code(
         probe,
         skip=census.sites,
@@ -141,12 +141,16 @@ def _missing(one: Installed, missing: Sequence[str]) -> Problem:
 
 
 def _site_root(
-    loose: Sequence[DistFiles], census: Census, sources: dict[str, LayerSource], problems: list[Problem]
+    loose: Sequence[DistFiles],
+    pths: Sequence[SourceFile],
+    census: Census,
+    sources: dict[str, LayerSource],
+    problems: list[Problem],
 ) -> list[CodeRoot]:
     """The layer of what nobody owns in the site directories, put into `sources`; its code root, if there is any."""
     for files in loose:
         problems += files.problems
-    together = DistFiles(files=tuple(file for files in loose for file in files.files))
+    together = DistFiles(files=(*pths, *(file for files in loose for file in files.files)))
     source = _layer(LayerKind.CODE, LAYER_NAME, "", together, problems) if together.files else None
     if source is None:
         return []
