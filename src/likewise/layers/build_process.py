@@ -136,9 +136,27 @@ def scrub(output: str, environ: Mapping[str, str]) -> str:
 
 
 def last_words(output: str, lines: int = 10) -> str:
-    """The part of a failed build's output that says why: the back end's last lines, or else uv's."""
+    """The part of a failed build's output that says why: the back end's last lines, and why uv gave up."""
+    backend, causes = _parts(output)
+    return "\n".join([*backend[-lines:], *causes]) or "It said nothing."
+
+
+def backend_spoke(output: str) -> bool:
+    """Whether a failed build came as far as the project's own back end."""
+    return "build backend returned an error" in output
+
+
+def one_line(output: str) -> str:
+    """The one line of a failed build's output that says most: an exception, the back end's last line, a cause."""
+    backend, causes = _parts(output)
+    raised = [line for line in backend if re.match(r"\s*(\w+\.)*\w*(Error|Exception|Exit)\b", line)]
+    line = (raised[-1:] or backend[-1:] or causes[-1:] or ["It said nothing."])[0]
+    return line.strip().removeprefix("cause: ")
+
+
+def _parts(output: str) -> tuple[list[str], list[str]]:
+    """What the back end said, and uv's ``cause:`` lines behind it. Older versions of uv draw both as one tree."""
     text = [line for line in output.splitlines() if line.strip()]
-    end = next((i for i, line in enumerate(text) if re.match(r"(error:|\s*×) Failed to build", line)), len(text))
+    end = next((i for i, line in enumerate(text) if re.match(r"error: Failed to build", line)), len(text))
     backend = [line for line in text[:end] if not line.startswith(("Building wheel", "Building source"))]
-    front = [line for line in text[end:] if line.lstrip().startswith("cause:")]
-    return "\n".join((backend[-lines:] + front) if backend and end < len(text) else text[-lines:])
+    return backend, [line for line in text[end:] if line.lstrip().startswith("cause:")]

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from likewise.layers.wheel import wheel_source
-from likewise.model.digest import Digest
+from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
 from likewise.model.snapshot import Problem
 
@@ -89,13 +89,13 @@ def unpack(wheel: Path, staged: Path) -> LayerSource:
     return wheel_source(staged / wheel.name, unpack_to=staged / "files")
 
 
-def prefix_state(site_dirs: Iterable[str]) -> str:
-    """What is installed in these directories, as one text: an unisolated build depends on it."""
+def prefix_state(site_dirs: Iterable[str]) -> Digest:
+    """Digest of what is installed in these directories: an unisolated build depends on it."""
     names: list[str] = []
     for folder in sorted(set(site_dirs)):
         with suppress(OSError):
             names += sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info")))
-    return "\n".join(names)
+    return digest_bytes(os.fsencode("\n".join(names)))
 
 
 def _source(record: Record, folder: Path) -> LayerSource:

@@ -6,6 +6,7 @@ unchanged tree costs no build, and an edited one is never stale. The user's tree
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -22,7 +23,15 @@ import msgspec
 
 from likewise.errors import BuildError
 from likewise.events import Reporter, Silent, StageAdvanced
-from likewise.layers.build_process import Processes, build_command, build_environ, last_words, scrub
+from likewise.layers.build_process import (
+    Processes,
+    backend_spoke,
+    build_command,
+    build_environ,
+    last_words,
+    one_line,
+    scrub,
+)
 from likewise.layers.built_wheels import BuiltWheels, Record, prefix_state, unpack
 from likewise.layers.editable_source import is_pure, missing_from_wheel, package_folders, source_layer
 from likewise.layers.source_tree import SourceTree, StatFacts, TreeChangedError, copy_tree, read_tree
@@ -41,6 +50,9 @@ RETRY_SECONDS = 600
 
 STALE_SECONDS = 86400
 """Older build folders were left by a process that was killed."""
+
+
+_AGAIN = "\n--- again, without build isolation ---\n"
 
 
 class Notes(Protocol):
@@ -100,18 +112,18 @@ def build_editables(
     wanted = list(editables)
     if not wanted:
         return Built(sources={}, problems=(), built=0, reused=0)
-    shop = _Workshop(
-        python=python,
-        python_id=_python_id(python),
-        notes=notes,
-        work=work,
-        kept=BuiltWheels(work),
-        facts=facts,
-    )
+    shop = _Workshop(python=python, asked=_ask(python), notes=notes, work=work, kept=BuiltWheels(work), facts=facts)
     reporter = reporter or Silent()
 
     def build_one(editable: Editable) -> _Outcome:
-        outcome = shop.layer_of(editable)
+        try:
+            outcome = shop.layer_of(editable)
+        except OSError as error:
+            raise BuildError(
+                f"It could not be built: {error.strerror or error} ({error.filename or work}).",
+                where=_where(editable),
+                todo="Make room, or make the folder writable.",
+            ) from error
         reporter.report(StageAdvanced(stage="build", amount=1, item=editable.name))
         return outcome
 
@@ -162,6 +174,14 @@ class _Outcome:
     built: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Python:
+    """The environment's interpreter: version and cache tag; digest of what is installed."""
+
+    identity: str
+    prefix_state: Digest
+
+
 class _Failure(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of a build that failed."""
 
@@ -175,7 +195,7 @@ class _Workshop:
     """Everything that the builds of one call share."""
 
     python: str
-    python_id: str
+    asked: _Python
     notes: Notes
     work: Path
     kept: BuiltWheels
@@ -188,9 +208,9 @@ class _Workshop:
             tree = read_tree(editable.path, packages=package_folders(editable), facts=self.facts)
             key = self.key(editable, tree)
             known = self.kept.load(key)
-            if known and known[1].prefix_state in ("", _state(editable)):
+            if known and known[1].prefix_state in ("", self.asked.prefix_state):
                 return _Outcome(known[0], known[1].problems, built=False)
-            failure = self.remembered_failure(key, editable)
+            failure = self.remembered_failure(key)
             if failure and (outcome := _as_source(editable, tree, failure, built=False)):
                 return outcome
             with suppress(TreeChangedError):
@@ -204,7 +224,7 @@ class _Workshop:
     def key(self, editable: Editable, tree: SourceTree) -> Digest:
         """Digest of everything that decides what the build gives."""
         imports = [*editable.imports, *editable.mapping, *(os.path.relpath(r, tree.base) for r in editable.roots)]
-        parts = [str(FORMAT), editable.name, editable.version, self.python_id, tree.digest, history_state(tree)]
+        parts = [str(FORMAT), editable.name, editable.version, self.asked.identity, tree.digest, history_state(tree)]
         return digest_bytes("\0".join([*parts, *imports]).encode("utf-8", "surrogateescape"))
 
     def build(self, editable: Editable, tree: SourceTree, key: Digest) -> _Outcome:
@@ -219,7 +239,7 @@ class _Workshop:
                 if wheel:
                     problems = [] if isolated else [_not_isolated(editable, outputs[0])]
                     return self.keep(editable, tree, key, wheel, folder / "staged", problems)
-        failure = _Failure(output=_both(outputs), when=time.time(), prefix_state=_state(editable))
+        failure = _Failure(output=_both(outputs), when=time.time(), prefix_state=self.asked.prefix_state)
         outcome = _as_source(editable, tree, failure, built=True)
         if outcome is None:
             raise _build_error(editable, outputs)
@@ -245,11 +265,11 @@ class _Workshop:
             version=layer.version,
             entries=tuple(f.entry for f in layer.files),
             problems=tuple(problems),
-            prefix_state=_state(editable) if any(p.code == "built-without-isolation" for p in problems) else "",
+            prefix_state=self.asked.prefix_state if any(p.code == "built-without-isolation" for p in problems) else "",
         )
         return _Outcome(self.kept.keep(key, staged, record), record.problems, built=True)
 
-    def remembered_failure(self, key: Digest, editable: Editable) -> _Failure | None:
+    def remembered_failure(self, key: Digest) -> _Failure | None:
         """The failed build of the same tree, when trying again would be of no use."""
         note = self.notes.get_bytes(note_key("build-failed", key))
         if note is None:
@@ -259,7 +279,7 @@ class _Workshop:
         except msgspec.MsgspecError:
             return None
         fresh = 0 <= time.time() - failure.when < RETRY_SECONDS
-        return failure if fresh and failure.prefix_state == _state(editable) else None
+        return failure if fresh and failure.prefix_state == self.asked.prefix_state else None
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
@@ -274,21 +294,16 @@ class _Workshop:
             yield Path(path)
 
 
-def _python_id(python: str) -> str:
-    """Full version and cache tag of the interpreter."""
+def _ask(python: str) -> _Python:
+    """Ask the interpreter for its version and where its distributions are."""
+    ask = "import sys; print(repr((sys.version, sys.implementation.cache_tag, sys.path)))"
     try:
-        return subprocess.run(
-            [python, "-I", "-S", "-c", "import sys; print(sys.version, sys.implementation.cache_tag)"],
-            capture_output=True,
-            check=True,
-            encoding="utf-8",
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
+        done = subprocess.run([python, "-I", "-c", ask], capture_output=True, check=True, encoding="utf-8")
+        version, tag, path = ast.literal_eval(done.stdout.splitlines()[-1])  # `.pth` code may print, too
+    except (OSError, ValueError, IndexError, SyntaxError, subprocess.SubprocessError) as error:
         raise BuildError(f"The environment's Python does not run ({error}).", where=python) from error
-
-
-def _state(editable: Editable) -> str:
-    return digest_bytes(prefix_state([os.path.dirname(editable.metadata_path)]).encode("utf-8", "surrogateescape"))
+    sites = [entry for entry in path if entry.endswith("-packages")]
+    return _Python(identity=f"{version} {tag}", prefix_state=prefix_state(sites))
 
 
 def _where(editable: Editable) -> str:
@@ -296,12 +311,15 @@ def _where(editable: Editable) -> str:
 
 
 def _both(outputs: Sequence[str]) -> str:
-    return "\n--- again, without build isolation ---\n".join(outputs)
+    return _AGAIN.join(outputs)
 
 
 def _build_error(editable: Editable, outputs: Sequence[str]) -> BuildError:
+    words = last_words(outputs[0])
+    if not backend_spoke(outputs[0]):  # it never came to the back end: the second try says as much
+        words += f"\nWithout build isolation:\n{last_words(outputs[1])}"
     return BuildError(
-        f"The source tree does not build:\n{last_words(outputs[0])}\n",
+        f"The source tree does not build:\n{words}\n",
         where=_where(editable),
         todo=f"Repair the build (`uv build --wheel` in that folder shows all of it), or leave it out with "
         f"package_sync_ignore=[{editable.name!r}].",
@@ -314,11 +332,11 @@ def _as_source(editable: Editable, tree: SourceTree, failure: _Failure, *, built
     layer = source_layer(editable, tree) if is_pure(editable, tree) else None
     if layer is None:
         return None
-    words = last_words(failure.output.split("\n--- again")[0], lines=3)
     problem = Problem(
         code="shipped-as-source",
         subject=editable.name,
-        message=f"{editable.name} does not build, so its source is shipped as it is in {editable.path}: {words}",
+        message=f"{editable.name} does not build, so its source is shipped as it is in {editable.path}. "
+        f"Why: {one_line(failure.output.split(_AGAIN)[0])}",
     )
     return _Outcome(layer, (problem, *_large(editable, tree)), built=built)
 
@@ -328,7 +346,7 @@ def _not_isolated(editable: Editable, output: str) -> Problem:
         code="built-without-isolation",
         subject=editable.name,
         message=f"{editable.name} was built with what is installed here, because its own build environment "
-        f"could not be used: {last_words(output, lines=3)}",
+        f"could not be used. Why: {one_line(output)}",
         severity=Severity.NOTE,
     )
 
