@@ -26,6 +26,7 @@ CARGO = "CARGO0x90045"
 
 # Names of cargo are lower case: in bytecode a capital letter follows at once.
 _NEEDLE = re.compile(rb"%s[A-Za-z0-9_]*|%s[a-z_]*" % (MARK.encode(), CARGO.encode()))
+_BASE64 = re.compile(r"(?:[A-Za-z0-9_-]{40,}|[A-Za-z0-9+/]{40,})")
 
 # A build back end of the tree's own, without requirements: it builds without a network, and talks as back ends do.
 BACKEND = """
@@ -69,18 +70,20 @@ def url(name: str, host: str = "packages.example.invalid", path: str = "/simple"
 class Planted:
     """A user's machine with credentials everywhere."""
 
+    folder: Path  # all of it
     python: Path
     site: Path
     home: Path
-    project: Path  # the working directory, with `script`
+    project: Path  # the working directory
     script: Path
     environ: dict[str, str]
     own: frozenset[Path]  # the files that hold a credential because we put it there
 
 
-def plant(folder: Path, script: str) -> Planted:
-    """Make a venv with likewise, a home and a project with `script`, all of them full of credentials."""
+def plant(folder: Path) -> Planted:
+    """Make a venv with likewise, a home and a project, all of them full of credentials."""
     home, project = folder / "home", folder / "project"
+    folder.mkdir()
     python = make_user_venv(folder / "venv")
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     before = {path for path in folder.rglob("*") if path.is_file()}
@@ -88,14 +91,15 @@ def plant(folder: Path, script: str) -> Planted:
     (folder / "venv" / "pip.conf").write_text(f"[global]\nindex-url = {url('venv_pip_conf')}\n")
     _plant_project(project)
     _plant_installed(site)
-    _plant_editable(folder / "tree", site)
-    (project / "main.py").write_text(script)
+    _plant_editable(folder / "mine", site)
+    _plant_unbuildable(folder / "stubborn", site)
     own = {path for path in folder.rglob("*") if path.is_file()} - before
     return Planted(
+        folder=folder,
         python=python,
         site=site,
-        home=home,
         project=project,
+        home=home,
         script=project / "main.py",
         environ={**_variables(), "HOME": str(home)},
         own=frozenset(own),
@@ -204,6 +208,22 @@ def _plant_editable(tree: Path, site: Path) -> None:
     install(site, "mine", {"mine.pth": f"{tree}\n"}, direct_url={"url": tree.as_uri(), "dir_info": {"editable": True}})
 
 
+def _plant_unbuildable(tree: Path, site: Path) -> None:
+    """An editable of pure Python whose back end fails, so that its code is shipped as it lies among secrets."""
+    plant_tree(tree, "stubborn", fails=True)
+    _write(
+        tree / "stubborn",
+        {
+            "__init__.py": f"WORD = {CARGO + '_stubborn'!r}\n",
+            ".env": f"TOKEN={canary('stubborn_env')}\n",
+            "id_rsa": canary("stubborn_id_rsa"),
+            "credentials": canary("stubborn_credentials"),
+        },
+    )
+    direct: dict[str, object] = {"url": tree.as_uri(), "dir_info": {"editable": True}}
+    install(site, "stubborn", {"stubborn.pth": f"{tree}\n"}, direct_url=direct)
+
+
 FILTER = "for file in (f for f in files if not f.startswith('.')):"
 
 
@@ -251,6 +271,14 @@ def words_in(data: bytes) -> set[str]:
     found = {match.decode() for match in _NEEDLE.findall(data)}
     for inner in _unpacked(data):
         found |= words_in(inner)
+    return found
+
+
+def words_said(text: str) -> set[str]:
+    """The planted words in what processes said or were given, also in base64 (as Dask hands configuration on)."""
+    found = words_in(text.encode())
+    for token in _BASE64.findall(text):
+        found |= words_in(base64.urlsafe_b64decode(token[: len(token) // 4 * 4]))
     return found
 
 
