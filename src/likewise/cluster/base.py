@@ -19,6 +19,7 @@ from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 
 from likewise.cluster.process import NodeProcess, SchedulerProcess
+from likewise.cluster.verify import SCHEDULER
 from likewise.errors import ClusterError, LikewiseError
 from likewise.events import Notice, Reporter, Silent
 from likewise.model.report import LaunchReport
@@ -202,6 +203,13 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
         await asyncio.gather(*(self.workers[name].close() for name in names if name in self.workers))
         for name in names:
             self.workers.pop(name, None)
+
+    def _processes_by_address(self) -> dict[str, str]:
+        """The node of each process that is in the cluster now; a stranger's worker is on the host that it names."""
+        by_name = {name: process.command.node for name, process in self.workers.items()}
+        workers = self.scheduler_info["workers"].items()
+        nodes = {address: by_name.get(info["name"], info["host"]) for address, info in workers}
+        return {SCHEDULER: self.scheduler.command.node, **nodes}
 
     def _watch(self, process: NodeProcess) -> None:
         watcher = asyncio.ensure_future(self._report_end(process))

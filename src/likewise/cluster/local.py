@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import dask.config
+import msgspec
 from dask.system import CPU_COUNT
+from distributed import Client
 from distributed.cli import dask_scheduler, dask_worker
+from distributed.core import Status
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
@@ -24,9 +27,11 @@ from likewise.cluster.commands import Nodes, address_file, client_environ, node_
 from likewise.cluster.environment import Environment, environment_of
 from likewise.cluster.options import check_options, cluster_shape, memory_bytes, require_local_nodes
 from likewise.cluster.process import NodeProcess, SchedulerProcess
-from likewise.errors import UsageError
+from likewise.cluster.verify import client_differences, verify_nodes
+from likewise.errors import ClusterError, UsageError, VerifyError
 from likewise.events import Notice, Reporter, Silent
 from likewise.model.report import LaunchReport
+from likewise.model.verify import VerifyReport
 from likewise.settings import resolve_settings
 
 if TYPE_CHECKING:
@@ -169,6 +174,63 @@ class Cluster(NodeCluster):
         """What each stage of the launch did, and how long it took."""
         prepared = self._prepared.report.stages if self._prepared else ()
         return LaunchReport(stages=(*prepared, *super().report.stages))
+
+    def verify(self, *, timeout: float = 600, raise_on_difference: bool = False) -> VerifyReport:
+        """Check that every node runs exactly the manifest, and that the manifest is still your environment.
+
+        Every file on every node is read. Computations go on meanwhile.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds that each node has for its report.
+        raise_on_difference : bool
+            Whether a difference is an error.
+
+        Returns
+        -------
+        VerifyReport
+            Awaitable in an asynchronous cluster.
+
+        Raises
+        ------
+        UsageError
+            When nothing was replicated (``package_sync=False``).
+        ClusterError
+            When the cluster is closed, or has lost its scheduler.
+        VerifyError
+            With `raise_on_difference`, when anything differs.
+        """
+        if not self._package_sync:
+            raise UsageError(
+                "There is no replica to verify: this cluster runs in the nodes' own prefix.",
+                where=str(self.name),
+                todo="Start it without package_sync=False.",
+            )
+        if self.status is not Status.running or self.scheduler.status is not Status.running:
+            raise ClusterError("The cluster does not run.", where=str(self.name), todo="Start a new one.")
+        return self.sync(self._verify, timeout, raise_on_difference)  # type: ignore[no-any-return]
+
+    async def _verify(self, timeout: float, raise_on_difference: bool) -> VerifyReport:
+        assert self._prepared is not None
+        looking = asyncio.get_running_loop().run_in_executor(None, client_differences, self._prepared.drift)
+        try:
+            async with Client(self, asynchronous=True, set_as_default=False) as client:
+                nodes = self._processes_by_address()
+                report = await verify_nodes(client, nodes, self._prepared.manifest, timeout=timeout)
+        except OSError as error:
+            raise ClusterError(f"The scheduler can't be reached: {error}.", where=str(self.name)) from error
+        finally:
+            differences = await looking
+        report = msgspec.structs.replace(report, differences=(*report.differences, *differences))
+        if raise_on_difference and not report.ok:
+            raise VerifyError(
+                f"The cluster differs from its manifest in {len(report.differences)} places.",
+                where=str(self.name),
+                todo="Look at cluster.verify().differences, and start the cluster again.",
+                details={"differences": msgspec.to_builtins(report.differences)},
+            )
+        return report
 
     def _prepare_environment(self) -> Prepared:
         from likewise.sync import PlanOptions, prepare  # type: ignore[attr-defined]  # plain Dask needs none of it
