@@ -53,11 +53,14 @@ def main_module() -> dict[str, object]:
     """What ``__main__`` is: a script, a module run with ``-m``, or somebody typing."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
+    file = getattr(main, "__file__", None) or ""
+    if file.startswith("<"):  # "<stdin>", of a script that came through a pipe
+        file = ""
     return {
-        "file": getattr(main, "__file__", None) or "",
+        "file": file,
         "package": getattr(main, "__package__", None) or "",
         "spec_name": getattr(spec, "name", None) or "",
-        "interactive": getattr(main, "__file__", None) is None,
+        "interactive": not file,
     }
 
 
