@@ -302,6 +302,13 @@ def test_the_rest_of_an_editables_folder_is_loose_code(tmp_path: Path) -> None:
     assert shipped(scan_folder(tmp_path, editables=[editable])) == {"analysis.py", "helpers/__init__.py"}
 
 
+def test_a_hooked_editable_that_tells_no_place_keeps_its_sources_to_itself(tmp_path: Path) -> None:
+    """meson-python's hook names packages alone: their sources, not compiled, must not hide the wheel's on the nodes."""
+    write(tmp_path, "meson.build", "demo/__init__.py", "analysis.py")
+    editable = Editable(name="demo", version="1", path=str(tmp_path), imports=("demo",))
+    assert shipped(scan_folder(tmp_path, editables=[editable])) == {"analysis.py"}
+
+
 def test_ten_thousand_files_are_walked_quickly(tmp_path: Path) -> None:
     """Data that stays costs a name in a listing; the scan of a large folder stays well below a second."""
     write(tmp_path, "a.py", ".gitignore", text="*.log\n__pycache__/\n")

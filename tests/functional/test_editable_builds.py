@@ -200,6 +200,25 @@ def test_credentials_stay_out_of_what_is_shown(tmp_path: Path, work: Path, monke
     assert "canary" not in shown
 
 
+def test_a_work_folder_that_cant_be_written_is_named(tmp_path: Path, work: Path) -> None:
+    """A file where the folder should be, a full or a read-only disk: a sentence, and no traceback of an OSError."""
+    demo = make_tree(tmp_path / "demo", "demo")
+    work.write_text("in the way")
+    with pytest.raises(BuildError) as caught:
+        build(work, demo)
+    assert str(work) in caught.value.what
+    assert "demo" in caught.value.where
+
+
+def test_folders_of_killed_builds_are_swept(tmp_path: Path, work: Path) -> None:
+    """What a process left that was killed a day ago goes with the next build; a fresh one may be in use."""
+    for name, age in (("build-old", 2 * 86400), ("build-fresh", 60)):
+        (work / "builds" / name).mkdir(parents=True)
+        os.utime(work / "builds" / name, (time.time() - age,) * 2)
+    build(work, make_tree(tmp_path / "demo", "demo"))
+    assert [path.name for path in (work / "builds").iterdir()] == ["build-fresh"]
+
+
 def test_a_tree_that_is_gone(tmp_path: Path, work: Path) -> None:
     """A removed source tree is named, with what to do."""
     demo = make_tree(tmp_path / "demo", "demo")

@@ -150,9 +150,13 @@ def is_beneath(path: str, folder: str) -> bool:
 
 
 def _content(editable: Editable) -> Iterator[str]:
-    """Where the import packages and modules of `editable` lie."""
+    """Where the import packages and modules of `editable` lie.
+
+    Besides where it says so, directly in the tree: hooks that tell no places (meson-python) take them from there, and
+    without what was compiled a source folder must not come before the wheel on the nodes.
+    """
     yield from editable.mapping.values()
-    for root in editable.roots:
+    for root in (*editable.roots, editable.path, os.path.join(editable.path, "src")):
         for name in editable.imports:
             path = os.path.join(root, *name.split("."))
             yield from (path, path + ".py")
