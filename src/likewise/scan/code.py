@@ -74,10 +74,11 @@ def scan_code(
     """
     land = territory(probe, skip, editables)
     problems = _path_problems(probe, land)
+    loaded = _loaded(probe, land)
     roots: list[CodeRoot] = []
     sources: dict[str, LayerSource] = {}
     for candidate in candidates(probe, land=land, pth_dirs=pth_dirs):
-        walked = walk_root(candidate, loaded=probe.modules.values(), limits=limits)
+        walked = walk_root(candidate, loaded=loaded, limits=limits)
         name = f"code-{len(roots)}"
         source = _layer(name, candidate, walked, facts, problems)
         problems += _walk_problems(candidate, walked)
@@ -120,6 +121,12 @@ def _path_problems(probe: Probe, land: Territory) -> list[Problem]:
                 )
             )
     return problems
+
+
+def _loaded(probe: Probe, land: Territory) -> frozenset[str]:
+    """Real paths of the loaded modules that may be loose code: resolving thousands of others would take long."""
+    others = tuple(folder + os.sep for folder in land.taken)
+    return frozenset(os.path.realpath(path) for path in probe.modules.values() if not path.startswith(others))
 
 
 def _layer(
@@ -168,13 +175,23 @@ def _digest(found: Found, facts: StatFacts) -> Digest:
 
 def _walk_problems(candidate: Candidate, walked: Walked) -> list[Problem]:
     problems = [_left_out(candidate, path, f"can't be read ({reason})") for path, reason in walked.unreadable]
+    for relative, reason in walked.closed:
+        path = _printable(os.path.join(candidate.path, relative))
+        problems.append(
+            Problem(
+                code="closed-folder",
+                subject=path,
+                message=f"{path} can't be opened ({reason}), so nothing is imported from it here or on the nodes.",
+                severity=Severity.NOTE,
+            )
+        )
     if walked.secrets:
         listed = ", ".join(walked.secrets[:5]) + (" and more" if len(walked.secrets) > 5 else "")
         problems.append(
             Problem(
                 code="secret-left-out",
-                subject=candidate.path,
-                message=f"{len(walked.secrets)} files that look like secrets stay here: {_printable(listed)}.",
+                subject=_printable(candidate.path),
+                message=f"Not shipped, for their names are those of secrets: {_printable(listed)}.",
                 severity=Severity.NOTE,
             )
         )
@@ -182,11 +199,11 @@ def _walk_problems(candidate: Candidate, walked: Walked) -> list[Problem]:
 
 
 def _left_out(candidate: Candidate, relative: str, reason: str) -> Problem:
-    subject = _printable(os.path.join(candidate.path, relative) if relative else candidate.path)
+    path = _printable(os.path.join(candidate.path, relative))
     return Problem(
         code="unreadable-code" if "read" in reason else "unshippable-code",
-        subject=subject,
-        message=f"{subject} {reason}, so it is missing on the nodes.",
+        subject=path,
+        message=f"{path} {reason}, so it is missing on the nodes.",
         severity=Severity.ERROR,
     )
 

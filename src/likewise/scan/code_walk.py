@@ -51,7 +51,8 @@ class Walked:
 
     files: list[Found] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)  # relative paths of what would have gone along
-    unreadable: list[tuple[str, str]] = field(default_factory=list)  # relative path, reason
+    unreadable: list[tuple[str, str]] = field(default_factory=list)  # relative path, reason; files
+    closed: list[tuple[str, str]] = field(default_factory=list)  # the same for folders: nobody here imports from them
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,14 @@ class _Folder:
     only_loaded: bool = False  # ignored, and entered only for the modules in it that are imported already
 
 
-def walk_root(candidate: Candidate, *, loaded: Iterable[str], limits: Limits) -> Walked:
+def walk_root(candidate: Candidate, *, loaded: frozenset[str], limits: Limits) -> Walked:
     """Find the files of a root that go along: Python files, and importable packages with their data.
 
     Parameters
     ----------
     candidate : Candidate
-    loaded : iterable of str
-        Files of the modules that are imported already: they go along even when ignored.
+    loaded : frozenset of str
+        Real paths of the modules that are imported already: they go along even when ignored.
     limits : Limits
 
     Raises
@@ -80,7 +81,7 @@ def walk_root(candidate: Candidate, *, loaded: Iterable[str], limits: Limits) ->
     ScanError
         When the root is beyond its limits; it names the biggest folders and files.
     """
-    walk = _Walk(candidate, frozenset(os.path.realpath(path) for path in loaded), limits)
+    walk = _Walk(candidate, loaded, limits)
     walk.run()
     return walk.walked
 
@@ -107,7 +108,7 @@ class _Walk:
         try:
             facts = os.stat(self.root)
         except OSError as error:
-            self.walked.unreadable.append(("", error.strerror or str(error)))
+            self.walked.closed.append(("", error.strerror or str(error)))
             return
         chain = frozenset({(facts.st_dev, facts.st_ino)})
         pending = [_Folder(self.root, self.root, "", ignores_above(self.root), chain)]
@@ -123,7 +124,7 @@ class _Walk:
             with os.scandir(folder.path) as listing:
                 entries = sorted(listing, key=lambda e: e.name, reverse=True)
         except OSError as error:
-            self.walked.unreadable.append((folder.relative, error.strerror or str(error)))
+            self.walked.closed.append((folder.relative, error.strerror or str(error)))
             return []
         self._tally(folder.relative, len(entries))
         names = {e.name for e in entries}
@@ -188,7 +189,8 @@ class _Walk:
         """Whether the file `entry` goes along."""
         name, relative = entry.name, f"{folder.relative}/{entry.name}".lstrip("/")
         # Data goes along in packages, and beside the modules of a namespace folder; never in the root itself.
-        if not (is_module(name) or folder.in_package or (folder.relative and has_code)):
+        module = is_module(name) or os.path.join(folder.real, name) in self.loaded
+        if not (module or folder.in_package or (folder.relative and has_code)):
             return False
         if secret_file(name):
             self.walked.secrets.append(relative)
