@@ -66,7 +66,7 @@ if __name__ == "__main__":
             "told": [client.run_on_scheduler(told), *client.run(told).values()],
             "words": client.submit(words).result(),
             "logs": repr([client.get_scheduler_logs(), client.get_worker_logs(), cluster.get_logs()]),
-            "cluster": repr([cluster, cluster.environment]),
+            "cluster": repr([cluster, cluster.environment, cluster.verify()]),
         }))
 """
 
