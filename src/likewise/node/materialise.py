@@ -16,8 +16,8 @@ from likewise.errors import NodeError
 from likewise.model.digest import Digest
 from likewise.model.layer import FileEntry
 from likewise.model.manifest import LayerRef, Manifest, scheme_dirs
-from likewise.node.cache import NodeCache, locked
-from likewise.node.disk import READ, Tree, check_space, disk_error, link_or_copy, remove_tree
+from likewise.node.cache import NodeCache, locked, sweep
+from likewise.node.disk import READ, Tree, check_space, disk_error, link_or_copy
 from likewise.node.expiry import prune
 from likewise.node.generated import Generated, Place, environment_files, layer_files
 from likewise.node.helpers import run_forked
@@ -68,7 +68,11 @@ def materialise(
             if not os.path.isdir(prefix):
                 prune(cache, have_lock=True)
                 shelf = LayerShelf(cache, sources, kit)
-                _make(cache, manifest, shelf, helpers or len(os.sched_getaffinity(0)))
+                try:
+                    _make(cache, manifest, shelf, helpers or len(os.sched_getaffinity(0)))
+                except BaseException:
+                    sweep(cache)  # what was being made, by the helpers too, which are gone by now
+                    raise
     except OSError as error:
         raise disk_error(error, cache.root) from error
     return prefix
@@ -95,18 +99,14 @@ def _make(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, helpers: int)
     place = Place(prefix=cache.prefix(manifest.id), cache=cache.root, python=manifest.python)
     building = f"{cache.place('tmp')}/prefix.{manifest.id[:16]}.{os.getpid()}"
     os.mkdir(building, 0o755)
-    try:
-        laid = run_forked(len(queue), lambda number: _lay(queue[number], shelf, building, place), helpers)
-        scripts = {part.digest: _SCRIPTS.decode(made) for part, made in zip(queue, laid, strict=True)}
-        with Tree(building) as tree:
-            for ref in manifest.layers:
-                _write_scripts(tree, scripts[ref.digest])
-            for file in environment_files(manifest, place):
-                _write(tree, file)
-        os.rename(building, place.prefix)
-    except BaseException:
-        remove_tree(building)
-        raise
+    laid = run_forked(len(queue), lambda number: _lay(queue[number], shelf, building, place), helpers)
+    scripts = {part.digest: _SCRIPTS.decode(made) for part, made in zip(queue, laid, strict=True)}
+    with Tree(building) as tree:
+        for ref in manifest.layers:
+            _write_scripts(tree, scripts[ref.digest])
+        for file in environment_files(manifest, place):
+            _write(tree, file)
+    os.rename(building, place.prefix)
 
 
 def _lay(part: _Part, shelf: LayerShelf, building: str, place: Place) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from likewise.errors import LayerError, NodeError
@@ -198,9 +198,42 @@ def read_listing(listing: bytes, *, name: str) -> tuple[FileEntry, ...]:
         When it names paths that may not be shipped.
     """
     try:
-        return decode_listing(listing, where=name)
+        entries = decode_listing(listing, where=name)
     except LayerError as error:
         raise NodeError(error.what, where=name, todo=error.todo, details=error.details) from error
+    links = {entry.path: entry.link for entry in entries if entry.link}
+    for path in links:
+        if _leaves(path, links):
+            raise NodeError(f"The link {path} leads out of the layer over other links.", where=name)
+    return entries
+
+
+def _leaves(path: str, links: Mapping[str, str]) -> bool:
+    """Whether a link leads out of its scheme directory once all links on its way are followed.
+
+    Each link by itself stays inside as it is written (the listing's own check); but ``d/..`` is somewhere else when
+    ``d`` is a link.
+    """
+    scheme, *here = path.split("/")
+    pending = here[-1:]
+    here.pop()
+    followed = 0
+    while pending:
+        part = pending.pop(0)
+        if part == "..":
+            if not here:
+                return True
+            here.pop()
+        elif part not in ("", "."):
+            target = links.get("/".join((scheme, *here, part)))
+            if target is None:
+                here.append(part)
+            else:
+                pending = target.split("/") + pending
+                followed += 1
+                if followed > 40:  # a loop leads nowhere (Linux gives up after 40, too)
+                    return False
+    return False
 
 
 def adopt(tree: str, listing: bytes, digest: Digest, into: str, *, name: str) -> tuple[bytes, tuple[FileEntry, ...]]:

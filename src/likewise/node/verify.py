@@ -30,6 +30,9 @@ from likewise.node.disk import READ
 from likewise.node.generated import Generated, Place, environment_files, layer_files
 from likewise.node.unpack import file_digest
 
+PREFIX = "(prefix)"
+"""Stands for the layer of what belongs to the prefix as a whole."""
+
 _BATCH = 128
 
 
@@ -129,7 +132,7 @@ class _Check:
             ) from error
         name, digest = os.path.basename(self._prefix), digest_bytes(data)
         if digest[: len(name)] != name:
-            self._differs(DifferenceKind.MANIFEST, "manifest", "manifest.json", name, digest[: len(name)])
+            self._differs(DifferenceKind.MANIFEST, PREFIX, "manifest.json", name, digest[: len(name)])
         return manifest
 
     def expectations(self, manifest: Manifest) -> dict[bytes, Expected]:
@@ -151,7 +154,7 @@ class _Check:
         for name, file in scripts:
             expected.setdefault(file.path.encode(), _generated(name, file))
         for file in environment_files(manifest, place):
-            expected[file.path.encode()] = _generated("likewise", file)
+            expected[file.path.encode()] = _generated(PREFIX, file)
         return expected
 
     def _listing(self, ref: LayerRef, digest: str) -> Sequence[FileEntry]:
@@ -194,9 +197,9 @@ class _Check:
         for path in expected.keys() - found:
             self._differs(DifferenceKind.MISSING, expected[path].layer, _shown(path))
         extra = found - expected.keys() if self._listings_sound else ()  # else a whole layer would look like nobody's
-        owner = _owners(expected) if extra else None
+        owner = _owners(expected)
         for path in extra:
-            self._differs(DifferenceKind.EXTRA, owner(path) if owner else "", _shown(path))
+            self._differs(DifferenceKind.EXTRA, owner(path), _shown(path))
         size = 0
         for path, actual, read in _contents(root, sorted(expected.keys() & found), threads):
             size += read
@@ -293,17 +296,17 @@ def _content(path: bytes) -> tuple[Content, int]:
 
 
 def _owners(expected: Mapping[bytes, Expected]) -> Callable[[bytes], str]:
-    """Tells whose folder a path lies in: the layer that alone has files there, or "" where several have."""
+    """Tells whose folder a path lies in: that of the layer which alone has files there."""
     owners: dict[bytes, str] = {}
     for path, wanted in expected.items():
         folder = path.rpartition(b"/")[0]
-        owners[folder] = wanted.layer if owners.get(folder, wanted.layer) == wanted.layer else ""
+        owners[folder] = wanted.layer if owners.get(folder, wanted.layer) == wanted.layer else PREFIX
 
     def owner(path: bytes) -> str:
         folder = path.rpartition(b"/")[0]
         while folder and folder not in owners:
             folder = folder.rpartition(b"/")[0]
-        return owners.get(folder, "")
+        return owners.get(folder, PREFIX)
 
     return owner
 
