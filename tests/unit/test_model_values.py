@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likewise import events
@@ -193,6 +193,9 @@ def link(path: str, target: str) -> FileEntry:
     return FileEntry(path=path, sha256=EMPTY, size=0, link=target)
 
 
+# A busy machine is no reason to fail.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 names = st.text(st.characters(exclude_characters="/\0\\:", exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
     lambda name: name not in (".", "..")
 )
@@ -208,12 +211,14 @@ entries = st.lists(
 ).map(lambda found: sorted(found, key=lambda e: e.path))
 
 
+@unhurried
 @given(entries)
 def test_listing_round_trip(found: list[FileEntry]) -> None:
     """Any listing, whatever characters its names have (newlines too), is read back as it was written."""
     assert decode_listing(encode_listing(found)) == tuple(found)
 
 
+@unhurried
 @given(entries, st.randoms())
 def test_layer_does_not_depend_on_order(found: list[FileEntry], random: Any) -> None:
     """The order in which files are found does not change a layer's digest."""

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likewise.errors import StoreError
@@ -83,6 +83,7 @@ def test_clock_set_back() -> None:
     assert choose(item("a", hours_ago=-48), max_age=0, grace=0) == (["a"], [], [])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no reason to fail
 @given(
     st.lists(st.tuples(st.integers(0, 50), st.integers(1, 40), st.booleans()), max_size=20),
     st.integers(0, 30),
