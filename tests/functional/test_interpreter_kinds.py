@@ -197,6 +197,22 @@ def test_a_missing_patchelf_is_named_with_its_remedy(monkeypatch: pytest.MonkeyP
         interpreter_source(OWN, facts=NoFacts(), work=tmp_path / "work")
 
 
+def test_a_copy_that_does_not_start_never_becomes_a_layer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A patchelf that breaks the program is found out here, not on the nodes."""
+    broken = tmp_path / "bin" / "patchelf"
+    broken.parent.mkdir()
+    broken.write_text(
+        '#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" = --output ] && out=$2; shift; done; echo no > "$out"\n'
+    )
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    with pytest.raises(LayerError, match="does not start"):
+        interpreter_source(OWN, facts=NoFacts(), work=tmp_path / "work")
+    assert (
+        list((tmp_path / "work" / "derived").glob(f"*/*/{'?' * 64}")) != []
+    )  # others may be there, the program is not
+
+
 def test_a_work_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A file where the folder should be gives an error that names the place."""
     (tmp_path / "work").write_text("in the way")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from likewise.errors import LayerError
+from likewise.layers import elf as elf_module
 from likewise.layers.elf import Elf, Known, parse_elf, read_elf
 from likewise.model.digest import digest_bytes
 from support.elves import make_elf
@@ -91,19 +92,28 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 def test_known_facts_come_back_without_reading(tmp_path: Path) -> None:
-    """What was saved is given again by digest, and only what was asked for is kept."""
+    """What was saved is given again by digest, also after another environment saved its own in the same file."""
     elf, digest, other = parse_elf(make_elf(), where="x"), digest_bytes(b"1"), digest_bytes(b"2")
     known: Known[Elf | None] = Known(tmp_path / "a" / "facts", Elf | None)
     assert known.get(digest, lambda: elf) == elf
-    assert known.get(other, lambda: None) is None
     known.save()
-    again: Known[Elf | None] = Known(tmp_path / "a" / "facts", Elf | None)
-    assert again.get(digest, lambda: pytest.fail("read again")) == elf
-    again.save()
+    second: Known[Elf | None] = Known(tmp_path / "a" / "facts", Elf | None)
+    assert second.get(other, lambda: None) is None
+    second.save()
     third: Known[Elf | None] = Known(tmp_path / "a" / "facts", Elf | None)
-    asked = []
-    third.get(other, lambda: asked.append(1))
-    assert asked == [1]
+    assert third.get(digest, lambda: pytest.fail("read again")) == elf
+    assert third.get(other, lambda: pytest.fail("read again")) is None
+
+
+def test_the_memory_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest facts are forgotten when there are too many."""
+    monkeypatch.setattr(elf_module, "_REMEMBERED", 3)
+    for number in range(5):
+        known: Known[int] = Known(tmp_path / "facts", int)
+        known.get(digest_bytes(bytes([number])), lambda number=number: number)  # type: ignore[misc]
+        known.save()
+    last: Known[int] = Known(tmp_path / "facts", int)
+    assert [last.get(digest_bytes(bytes([n])), lambda: -1) for n in range(5)] == [-1, -1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00garbage", b"\x81\xa1a\x01"])

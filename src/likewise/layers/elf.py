@@ -46,6 +46,7 @@ _MACHINES = {
 _LIMIT = 65_536
 """Most entries of a table and most bytes of a string that are believed. Real files have a few hundred."""
 
+_REMEMBERED = 20_000
 _BLOCK = 4096
 Read = Callable[[int, int], bytes]
 """Gives `size` bytes at `offset`, fewer at the end of the file."""
@@ -143,6 +144,8 @@ def _parse(read: Read, *, where: str) -> Elf | None:
 class Known(Generic[T]):
     """What was read once, remembered by content in one small file: a second start opens none of it again.
 
+    Environments may share a file; the `_REMEMBERED` digests that were new last are kept.
+
     Parameters
     ----------
     file : Path
@@ -164,20 +167,21 @@ class Known(Generic[T]):
         return self._used[digest]
 
     def save(self) -> None:
-        """Write what was asked for since the start, atomically; the rest is forgotten."""
-        if self._used == self._known:
+        """Write what is new since the start, atomically."""
+        if self._used.keys() <= self._known.keys():
             return
+        self._known |= self._used
+        kept = dict(itertools.islice(self._known.items(), max(0, len(self._known) - _REMEMBERED), None))
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self._file.parent, prefix=".known-")
             try:
                 with open(descriptor, "wb") as out:
-                    out.write(msgspec.msgpack.encode(self._used))
+                    out.write(msgspec.msgpack.encode(kept))
                 os.replace(temporary, self._file)
             except BaseException:
                 os.unlink(temporary)
                 raise
-            self._known = dict(self._used)
 
     def _load(self) -> dict[Digest, T]:
         try:

@@ -137,7 +137,7 @@ def find_patchelf() -> str:
     return found
 
 
-def set_rpath(source: str, target: str, rpath: str) -> None:
+def set_rpath(source: str, target: str, *, rpath: str) -> None:
     """Write a copy of the ELF file `source` to `target` whose ``DT_RPATH`` is `rpath` and that has no ``DT_RUNPATH``.
 
     ``DT_RPATH``, because it is inherited: it serves every object that the patched one loads. The old paths are gone
