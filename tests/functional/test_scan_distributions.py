@@ -236,6 +236,19 @@ def test_a_path_claimed_twice_has_the_content_of_the_disk(python: Path, site: Pa
     assert "cv_headless" in problem.message
 
 
+def test_names_that_differ_in_case_alone_are_refused(python: Path, tmp_path: Path) -> None:
+    """A distribution whose files collide where case is ignored has no layer, and the error names it and them."""
+    install(python, make_wheel(tmp_path, "cased", "1.0", {"cased/a.py": "", "cased/A.py": ""}))
+    scanned = look(python)
+    (problem,) = problems(scanned.snapshot, "unshippable")
+    assert (problem.subject, problem.severity) == ("cased", Severity.ERROR)
+    assert "cased/a.py" in problem.message
+    cased = scanned.snapshot.get("cased")
+    assert cased is not None
+    assert cased.content is None
+    assert "cased" not in scanned.sources
+
+
 def test_a_record_that_escapes_is_refused_by_name(python: Path, site: Path, tmp_path: Path) -> None:
     """A RECORD that names a file outside the prefix does not ship it, and the problem names the distribution."""
     install(python, make_wheel(tmp_path, "thief", "1.0", {"thief.py": ""}))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from likewise.errors import ScanError
@@ -185,3 +187,41 @@ def test_a_link_that_leads_in_circles(python: Path, site: Path) -> None:
     (site / "loop" / "again").symlink_to(site / "loop")
     (site / "selfish.py").symlink_to(site / "selfish.py")
     assert set(shipped(look(python), "site-packages")) == {"purelib/loop/__init__.py"}
+
+
+def test_names_and_contents_that_must_not_travel(python: Path, site: Path) -> None:
+    """In an unowned package, a name that is no Unicode is an error, a secret a note; the rest is shipped."""
+    write_files(site, {"mine/__init__.py": "", "mine/prod.env": "PASSWORD=x", "mine/id_rsa": "key"})
+    Path(os.fsdecode(os.fsencode(site) + b"/mine/\xff.py")).touch()
+    scanned = look(python)
+    assert set(shipped(scanned, "site-packages")) == {"purelib/mine/__init__.py"}
+    assert {p.severity for p in problems(scanned.snapshot, "bad-path")} == {Severity.ERROR}
+    assert len(problems(scanned.snapshot, "secret-left-out")) == 2
+    msgspec.json.encode(scanned.snapshot)
+
+
+def test_a_pth_where_python_reads_none(python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A .pth in a PYTHONPATH folder adds nothing here, and so nothing on the nodes."""
+    extra = tmp_path / "extra"
+    wheel = make_wheel(tmp_path, "more", "1.0", {"more.py": ""})
+    run(UV, "pip", "install", "--quiet", "--target", extra, wheel)
+    unseen = write_files(tmp_path / "unseen", {"unseen.py": ""})
+    write_files(extra, {"idle.pth": f"{unseen}\nsub-dir\n", "sub-dir/x.py": ""})
+    monkeypatch.setenv("PYTHONPATH", str(extra))
+    scanned = look(python)
+    assert scanned.snapshot.get("more") is not None
+    assert scanned.snapshot.code == ()
+
+
+def test_a_loose_module_before_a_distributions(python: Path, site: Path, tmp_path: Path) -> None:
+    """Where an unowned module of an earlier site directory hides a distribution's file, it is the one shipped."""
+    extra = tmp_path / "extra"
+    run(UV, "pip", "install", "--quiet", "--target", extra, make_wheel(tmp_path, "more", "1.0", {"more.py": ""}))
+    run(UV, "pip", "install", "--quiet", "--python", python, make_wheel(tmp_path, "late", "1.0", {"same.py": "late"}))
+    write_files(extra, {"same.py": "early"})
+    write_files(site, {f"{tmp_path.name}_overlay.pth": f"import site, sys; site.addsitedir({str(extra)!r}); "
+                       f"sys.path.remove({str(extra)!r}); sys.path.insert(1, {str(extra)!r})\n"})  # fmt: skip
+    scanned = look(python)
+    assert shipped(scanned, "site-packages")["purelib/same.py"] == str(extra / "same.py")
+    assert "purelib/same.py" not in shipped(scanned, "late")
+    assert "same.py" in problems(scanned.snapshot, "hidden-path")[0].message

@@ -40,16 +40,20 @@ class Facts:
         self._began = time.time_ns()
         self._today = self._began // 86_400_000_000_000
         self._facts = self._load()
+        self._used: set[str] = set()  # paths whose fact says an earlier day than today
         self._changed = False
-        self._used: set[str] = set()
 
     def digest(self, path: str, stat: os.stat_result) -> Digest | None:
         """The sha256 of the file at `path`, when its stat facts are the ones known; else None."""
         fact = self._facts.get(path)
-        if fact is None or fact[:4] != (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino):
+        if fact is None:
             return None
-        self._used.add(path)
-        return Digest(fact[4])
+        size, mtime, ctime, inode, digest, day = fact
+        if inode != stat.st_ino or mtime != stat.st_mtime_ns or ctime != stat.st_ctime_ns or size != stat.st_size:
+            return None
+        if day != self._today:
+            self._used.add(path)
+        return Digest(digest)
 
     def remember(self, path: str, stat: os.stat_result, digest: Digest) -> None:
         """Keep the digest of `path`, read after `stat` was taken; ignored for files too young to be sure of."""
@@ -58,13 +62,11 @@ class Facts:
         self._facts[path] = (
             stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, digest, self._today,
         )  # fmt: skip
-        self._used.add(path)
         self._changed = True
 
     def save(self) -> None:
         """Write what changed, atomically; forget what was not used for `KEEP_DAYS`."""
-        stale = any(self._facts[path][5] != self._today for path in self._used)
-        if not (self._changed or stale):
+        if not (self._changed or self._used):
             return
         for path in self._used:
             self._facts[path] = (*self._facts[path][:5], self._today)
@@ -81,6 +83,7 @@ class Facts:
                 raise
         except OSError:
             return
+        self._used.clear()
         self._changed = False
 
     def _load(self) -> dict[str, _Fact]:

@@ -52,8 +52,8 @@ def take_inventory(census: Census, probe: Probe, *, max_bytes: int) -> Inventory
         When what nobody owns comes to more than `max_bytes`.
     """
     listings = _list_distributions(census, probe)
-    leftover = sort_leftover(_unowned(census, probe, listings), census.sites)
-    pth_dirs = _pth_dirs([*leftover.pths, *_shipped_pths(listings.values())], census)
+    leftover = sort_leftover(_unowned(census, probe, listings), census.sites, probe.sys_path)
+    pth_dirs = _pth_dirs([*leftover.pths, *_shipped_pths(listings.values())], census, probe)
     loose = []
     for site in census.sites:
         listing = Listing(name=LAYER_NAME, site=site, layout=site_layout(site, probe))
@@ -61,7 +61,8 @@ def take_inventory(census: Census, probe: Probe, *, max_bytes: int) -> Inventory
         list_leftover(modules, listing, max_bytes=max_bytes)
         loose.append(listing)
     everything = (*listings.values(), *loose)
-    problems = (*leftover.problems, *first_wins(everything))
+    order = {path: index for index, path in enumerate(census.places.searched)}
+    problems = (*leftover.problems, *first_wins(sorted(everything, key=lambda x: order[x.layout.purelib])))
     pths = {file.entry.path: file for pth in reversed(leftover.pths) if (file := relative_pth(pth))}
     return Inventory(
         listings=everything, names=tuple(listings), pths=tuple(pths.values()), pth_dirs=pth_dirs, problems=problems
@@ -115,14 +116,13 @@ def _shipped_pths(listings: Iterable[Listing]) -> list[Pth]:
     return found
 
 
-def _pth_dirs(pths: Iterable[Pth], census: Census) -> tuple[tuple[str, str], ...]:
-    """Directories of loose code that `pths` add: neither an editable's nor in a site directory."""
+def _pth_dirs(pths: Iterable[Pth], census: Census, probe: Probe) -> tuple[tuple[str, str], ...]:
+    """Directories of loose code that `pths` put on ``sys.path``: neither an editable's nor in a site directory."""
     taken = {root for editable in census.editables.values() for root in editable.roots} | set(census.sites)
     inside = tuple(site + os.sep for site in census.sites)
-    found: dict[str, str] = {}
-    for pth in pths:
-        for folder in pth.folders:
-            if folder not in taken and not folder.startswith(inside):
-                found.setdefault(folder, pth.name)
-    order = {path: index for index, path in enumerate(census.places.searched)}
-    return tuple(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+    named = {folder: pth.name for pth in reversed(list(pths)) for folder in pth.folders}
+    return tuple(
+        (folder, named[folder])
+        for folder in probe.sys_path
+        if folder in named and folder not in taken and not folder.startswith(inside)
+    )

@@ -8,14 +8,15 @@ profiler's). Those with plain paths name directories of loose code.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
 from likewise.errors import ScanError
 from likewise.model.digest import digest_bytes
 from likewise.model.identity import bytecode_source
-from likewise.model.layer import FileEntry, SourceFile
+from likewise.model.layer import FileEntry, SourceFile, path_problem
+from likewise.model.secrets import secret_file
 from likewise.model.snapshot import Problem, Severity
 from likewise.scan.listing import Listing, add_file
 from likewise.scan.pth import Pth, read_pth
@@ -45,7 +46,7 @@ class Leftover(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
 
 
-def sort_leftover(paths: Iterable[str], sites: Sequence[str]) -> Leftover:
+def sort_leftover(paths: Iterable[str], sites: Sequence[str], sys_path: Collection[str]) -> Leftover:
     """Tell apart what `find_unlisted` left over.
 
     Parameters
@@ -54,10 +55,12 @@ def sort_leftover(paths: Iterable[str], sites: Sequence[str]) -> Leftover:
         Absolute, beneath `sites`.
     sites : sequence of str
         Site directories in ``sys.path`` order. A module that an earlier one hides can't be imported and is left out.
+    sys_path : collection of str
+        What a ``.pth`` file names counts where Python read it, which it does not in every directory.
     """
     paths = tuple(paths)
     problems: list[Problem] = []
-    pths = [pth for path in paths if path.endswith(".pth") for pth in _pth(path, problems)]
+    pths = [pth for path in paths if path.endswith(".pth") for pth in _pth(path, sys_path, problems)]
     named = {folder for pth in pths for folder in pth.folders}
     modules: list[str] = []
     shadow = _Shadow(sites)
@@ -78,7 +81,7 @@ def sort_leftover(paths: Iterable[str], sites: Sequence[str]) -> Leftover:
     return Leftover(modules=tuple(modules), pths=tuple(pths), problems=tuple(problems))
 
 
-def _pth(path: str, problems: list[Problem]) -> Iterator[Pth]:
+def _pth(path: str, sys_path: Collection[str], problems: list[Problem]) -> Iterator[Pth]:
     try:
         pth = read_pth(path)
     except OSError as error:
@@ -91,8 +94,9 @@ def _pth(path: str, problems: list[Problem]) -> Iterator[Pth]:
     if code:
         problems.append(_note("machine-pth", path, f"{path} runs code at every start and belongs to no distribution; "
                               "it is not shipped."))  # fmt: skip
-    if pth.folders:
-        yield pth
+    folders = tuple(folder for folder in pth.folders if folder in sys_path)
+    if folders:
+        yield msgspec.structs.replace(pth, folders=folders)
 
 
 def _is_module(path: str, sites: Sequence[str]) -> bool:
@@ -177,7 +181,12 @@ def list_leftover(modules: Iterable[str], listing: Listing, *, max_bytes: int) -
     for module in modules:
         for path in _files(module) if os.path.isdir(module) else [module]:
             layer_path = "purelib/" + path[len(listing.site) + 1 :]
-            add_file(listing, layer_path, path)
+            if secret_file(os.path.basename(path)):
+                listing.problem("secret-left-out", f"{path} looks like a secret; it stays here.", Severity.NOTE)
+            elif reason := path_problem(layer_path):
+                listing.problem("bad-path", f"The file name {path!r} {reason}; it is not shipped. Rename it.")
+            else:
+                add_file(listing, layer_path, path)
             if layer_path in listing.files:
                 sizes[module] = sizes.get(module, 0) + listing.files[layer_path].stat.st_size
     if sum(sizes.values()) > max_bytes:

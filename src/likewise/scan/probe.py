@@ -152,6 +152,8 @@ def parse_interview(raw: Mapping[str, Any], *, main: Mapping[str, Any], modules:
 
     Raises
     ------
+    ScanError
+        When the interpreter does not know its own executable.
     UnsupportedError
         When the Python is older than 3.10.
     """
@@ -159,6 +161,11 @@ def parse_interview(raw: Mapping[str, Any], *, main: Mapping[str, Any], modules:
         version = ".".join(map(str, raw["version_info"][:3]))
         raise UnsupportedError(
             f"Python {version} is too old.", where=raw["executable"], todo="likewise needs Python 3.10 or newer."
+        )
+    if not raw["executable"]:
+        raise ScanError(
+            "This process does not know which Python it runs: it is embedded in another program.",
+            todo="Pass the path of a Python.",
         )
     cwd: str = raw["cwd"]
     main_file = _absolute(main.get("file", ""), cwd) if main.get("file") else ""
