@@ -377,3 +377,20 @@ def test_progress_counts_every_byte_that_is_read(site: Path) -> None:
     total = (9 << 20) + len("x = 1\n")
     assert told[-1] == (total, total)
     assert sorted(told) == told
+
+
+def test_an_interrupted_scan_reads_no_further(site: Path) -> None:
+    """Ctrl-C, or an error in whoever listens, ends it with the batches at hand."""
+    names = [f"sample/f{n}.py" for n in range(2000)]
+    for name in names:
+        (site / name).write_text(name)
+    write_record(site, *(f"{name},," for name in names))
+    listing = list_files(site / "sample-1.0.dist-info", layout=layout_of(site))
+    facts = NoFacts()
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        settle([listing], facts, progress=interrupt, threads=2)
+    assert 0 < len(facts.read) < 1000

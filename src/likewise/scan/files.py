@@ -153,9 +153,12 @@ def _read(
                 done += sum(found.stat.st_size for found in batch)
                 progress(done, total)
 
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         for _ in pool.map(work, _batches(pending)):
             pass
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for gigabytes
     return failures
 
 
