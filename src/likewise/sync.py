@@ -38,6 +38,8 @@ from likewise.settings import Settings, resolve_settings
 from likewise.stages import Stages
 from likewise.store.local import LocalStore
 
+__all__ = ["PlanOptions", "Prepared", "Resolved", "open_store", "plan", "prepare", "publish", "resolve", "scan"]
+
 _NO_BYTECODE = b"none"  # what the store remembers of a layer that has nothing to compile
 
 
@@ -246,7 +248,8 @@ def publish(
         undo.enter_context(store.lease([layer_key(layer.digest) for layer in resolved.layers]))
         bytecode, fresh = _bytecode(resolved, settings, store, stages)
         undo.enter_context(store.lease([layer_key(digest) for digest in bytecode.values()]))
-        _pack([*resolved.layers, *fresh], settings, store, stages)
+        if _pack([*resolved.layers, *fresh], settings, store, stages):
+            store.prune()  # it has grown: what nobody used for a day makes room
         with stages.stage("kit") as stage:
             manifest = _manifest(resolved, bytecode)
             kit = _kit_manifest(manifest)
@@ -319,8 +322,11 @@ def _bytecode(
     return {layer: code for layer, code in known.items() if code}, list(compiled.values())
 
 
-def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, stages: Stages) -> None:
-    """Write the archive of every layer that the store lacks, the largest first so that no core is idle at the end."""
+def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, stages: Stages) -> int:
+    """Write the archive of every layer that the store lacks, the largest first so that no core is idle at the end.
+
+    Returns how many there were.
+    """
     missing = {layer.digest: layer for layer in layers if not store.has(layer_key(layer.digest))}
     size = sum(layer.size for layer in missing.values())
     with stages.stage("pack", total=size) as stage:
@@ -340,6 +346,7 @@ def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, 
                 raise
         stage.did(packed=len(missing), bytes=size)
         stage.summary = f"{len(missing)} layers packed" if missing else "nothing to pack"
+    return len(missing)
 
 
 def _manifest(resolved: Resolved, bytecode: Mapping[Digest, Digest]) -> Manifest:

@@ -1,0 +1,137 @@
+"""The 160-distribution workload, whole: replicated, verified, compared file by file, and started again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.w160 import REQUIREMENTS
+
+from support.prefixes import UV, run
+from support.users import make_user_venv, run_script
+
+pytestmark = [pytest.mark.w160, pytest.mark.registry]
+
+SCRIPT = textwrap.dedent(
+    """
+    import json
+    from likewise import Cluster
+
+    def first_task():
+        import sys
+        import matplotlib, numpy, pandas, pyarrow, scipy.stats, sklearn.linear_model
+        model = sklearn.linear_model.LinearRegression().fit(numpy.arange(8).reshape(-1, 1), numpy.arange(8) * 2.0)
+        return {"prefix": sys.prefix, "executable": sys.executable, "coef": round(float(model.coef_[0]), 6),
+                "pandas": pandas.__file__}
+
+    if __name__ == "__main__":
+        with Cluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+            task = cluster.get_client().submit(first_task).result()
+            report = cluster.verify()
+            stages = {s.name: s.done for s in cluster.report.stages}
+            print(json.dumps({
+                "task": task, "ok": report.ok, "differences": [str(d) for d in report.differences],
+                "files": [n.files for n in report.nodes], "stages": stages,
+                "distributions": dict(cluster.environment.distributions),
+                "summaries": {s.name: s.summary for s in cluster.report.stages},
+            }))
+    """
+)
+GENERATED = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"}
+
+
+@pytest.fixture(scope="module")
+def launches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The same script twice in one prefix with W160: the first start ever, and a warm one."""
+    folder = tmp_path_factory.mktemp("w160")
+    python = make_user_venv(folder / "venv", "-r", REQUIREMENTS)
+    script = folder / "work" / "script.py"
+    script.parent.mkdir()
+    script.write_text(SCRIPT)
+    cache = folder / "cache"
+    first = run_script(python, script, cache=cache)
+    second = run_script(python, script, cache=cache)
+    return {"python": python, "first": first, "second": second}
+
+
+def test_first_task_runs_in_a_replica_and_verify_is_ok(launches: dict[str, Any]) -> None:
+    """The first task of W160 runs in a prefix that is not the client's, and every node is what the manifest says."""
+    first = launches["first"]
+    client = str(launches["python"].parents[1])
+    assert first["task"]["coef"] == 2.0
+    assert not first["task"]["prefix"].startswith(client)
+    assert first["task"]["pandas"].startswith(first["task"]["prefix"])
+    assert first["ok"], first["differences"]
+    assert first["files"][0] > 30_000
+
+
+def test_the_nodes_have_exactly_what_pip_lists(launches: dict[str, Any]) -> None:
+    """`cluster.environment.distributions` is what pip lists for the client's prefix."""
+    listed = json.loads(run(UV, "pip", "list", "--python", launches["python"], "--format", "json"))
+    assert launches["first"]["distributions"] == {d["name"].lower(): d["version"] for d in listed}
+
+
+def test_every_file_is_identical(launches: dict[str, Any]) -> None:
+    """Every file that an installer did not generate has the same sha256 in the original and in the replica."""
+    original = launches["python"].parents[1]
+    replica = Path(launches["first"]["task"]["prefix"])
+    ours, theirs = _content(original), _content(replica)
+    scripts = _entry_points(original)
+    for path in scripts:
+        ours.pop(path, None), theirs.pop(path, None)
+    rewritten = {p for p in ours.keys() & theirs.keys() if p.startswith("bin/") and ours[p] != theirs[p]}
+    for path in rewritten:  # only the first line, the interpreter's own path, may differ
+        assert _after_first_line(original / path) == _after_first_line(replica / path), path
+        del ours[path], theirs[path]
+    assert len(ours) > 30_000
+    assert {p for p in ours if p not in theirs} == set()
+    assert {p for p in theirs if p not in ours} == set()
+    assert {p for p in ours if ours[p] != theirs[p]} == set()
+
+
+def test_second_start_does_nothing_and_says_so(launches: dict[str, Any]) -> None:
+    """A second start of the unchanged prefix packs, copies, compiles and builds nothing, and its report says so."""
+    done = [n for name, stage in launches["second"]["stages"].items() if name != "start" for n in stage.values()]
+    assert done and not any(done), launches["second"]["stages"]
+    assert any(n for stage in launches["first"]["stages"].values() for n in stage.values())
+    assert launches["second"]["summaries"]["pack"] == "nothing to pack"
+    assert launches["second"]["task"]["prefix"] == launches["first"]["task"]["prefix"]
+
+
+def _content(prefix: Path) -> dict[str, str]:
+    """Path -> sha256 of everything that a distribution put there, bytecode and installers' own files left out."""
+    found = {}
+    for top in ("lib", "bin", "share", "etc", "include"):
+        for folder, dirs, names in os.walk(prefix / top):
+            dirs[:] = [d for d in dirs if d != "__pycache__"]
+            for name in names:
+                path = Path(folder, name)
+                relative = str(path.relative_to(prefix))
+                in_dist_info = path.parent.name.endswith(".dist-info") and name in GENERATED
+                made_by_venv = name.startswith(("activate", "deactivate", "python", "pydoc", "_virtualenv"))
+                if in_dist_info or (made_by_venv and (top == "bin" or name.startswith("_virtualenv"))):
+                    continue
+                found[relative] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _entry_points(prefix: Path) -> set[str]:
+    """Scripts that installers generate from entry points."""
+    names = set()
+    for file in prefix.glob("lib/python*/site-packages/*.dist-info/entry_points.txt"):
+        section = ""
+        for line in file.read_text().splitlines():
+            if line.startswith("["):
+                section = line.strip("[] ")
+            elif "=" in line and section in ("console_scripts", "gui_scripts"):
+                names.add("bin/" + line.split("=")[0].strip())
+    return names
+
+
+def _after_first_line(path: Path) -> bytes:
+    return path.read_bytes().partition(b"\n")[2]
