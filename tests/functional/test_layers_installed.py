@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +150,22 @@ def write_record(site: Path, *rows: str) -> None:
     lines = [row if "," in row else f"{row},{record_hash((site / row).read_bytes())}," for row in rows]
     record = site / "sample-1.0.dist-info/RECORD"
     record.write_text("\n".join([*lines, "sample-1.0.dist-info/RECORD,,", ""]), encoding="utf-8")
+
+
+def test_a_wheel_whose_record_names_the_users_key(install: Install, tmp_path: Path) -> None:  # noqa: F811
+    """Installers take over the line, or drop it; in no case is the key read or shipped."""
+    row = "../../../../.ssh/id_rsa"
+    wheel = write_wheel(tmp_path, {"sample.py": b"x = 1\n"}, record={row: f"{row},,"})
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id_rsa").write_text("secret")
+    site = install(wheel)
+    assert (site / row).resolve() == (tmp_path / ".ssh/id_rsa").resolve()
+    facts = NoFacts()
+    found = files_of(site, facts=facts)
+    assert contents(found) == {"purelib/sample.py": b"x = 1\n"}
+    assert not [path for path in facts.read if "id_rsa" in path]
+    taken_over = row in (site / "sample-1.0.dist-info/RECORD").read_text()
+    assert [p.code for p in found.problems] == (["path-escapes"] if taken_over else [])
 
 
 @pytest.mark.parametrize("depth", [4, 6])
@@ -388,8 +405,13 @@ def test_an_interrupted_scan_reads_no_further(site: Path) -> None:
     listing = list_files(site / "sample-1.0.dist-info", layout=layout_of(site))
     facts = NoFacts()
 
+    calls: list[int] = []
+
     def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+        calls.append(done)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        time.sleep(0.1)
 
     with pytest.raises(KeyboardInterrupt):
         settle([listing], facts, progress=interrupt, threads=2)
