@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import msgspec
 
@@ -45,21 +46,30 @@ def run_forked(count: int, work: Callable[[int], bytes], helpers: int) -> list[b
     helpers = min(helpers, count)
     if helpers <= 1:
         return [work(number) for number in range(count)]
-    # Forked processes share the file's offset, so each read takes numbers that nobody else gets.
-    queue = os.memfd_create("likewise-queue")
-    started: list[tuple[int, int]] = []
+    # A pipe gives each number to exactly one reader. (An anonymous file with a shared offset does not: memfd_create
+    # makes files whose position is not locked.)
+    queue, feed = os.pipe()
+    started: dict[int, BinaryIO] = {}
     try:
-        os.write(queue, b"".join(number.to_bytes(_INDEX, "little") for number in range(count)))
-        os.lseek(queue, 0, os.SEEK_SET)
-        for _ in range(helpers):
-            started.append(_start(queue, work))
-        outcomes = [_finish(*started.pop(0)) for _ in range(helpers)]
+        try:
+            for _ in range(helpers):
+                pid, told = _start(queue, feed, work)
+                started[pid] = told
+            os.close(queue)
+            with contextlib.suppress(BrokenPipeError):  # all helpers have ended, and will say why
+                os.write(feed, b"".join(number.to_bytes(_INDEX, "little") for number in range(count)))
+        finally:
+            os.close(feed)
+        outcomes = []
+        for pid, told in list(started.items()):
+            outcomes.append(_finish(pid, told))
+            del started[pid]
     finally:
-        os.close(queue)
-        for pid, pipe in started:
-            os.kill(pid, signal.SIGKILL)
-            os.close(pipe)
-            os.waitpid(pid, 0)
+        for pid, told in started.items():  # those that are left when something went wrong here
+            told.close()
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
     results: dict[int, bytes] = {}
     for outcome in outcomes:
         if outcome.error:
@@ -69,15 +79,16 @@ def run_forked(count: int, work: Callable[[int], bytes], helpers: int) -> list[b
     return [results[number] for number in range(count)]
 
 
-def _start(queue: int, work: Callable[[int], bytes]) -> tuple[int, int]:
+def _start(queue: int, feed: int, work: Callable[[int], bytes]) -> tuple[int, BinaryIO]:
     reading, writing = os.pipe()
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(reading)
+        os.close(feed)
         _help(queue, work, writing, parent)
     os.close(writing)
-    return pid, reading
+    return pid, open(reading, "rb")
 
 
 def _help(queue: int, work: Callable[[int], bytes], pipe: int, parent: int) -> NoReturn:
@@ -91,7 +102,8 @@ def _help(queue: int, work: Callable[[int], bytes], pipe: int, parent: int) -> N
                 number = int.from_bytes(raw, "little")
                 outcome.results[number] = work(number)
         except BaseException as error:
-            os.lseek(queue, 0, os.SEEK_END)  # nothing left to do for anybody
+            while os.read(queue, 1 << 16):  # nothing left to do for anybody
+                pass
             outcome.error = _describe(error)
         with open(pipe, "wb") as file:
             file.write(msgspec.msgpack.encode(outcome))
@@ -106,9 +118,9 @@ def _describe(error: BaseException) -> tuple[str, str, str, dict[str, Any]]:
     return f"A helper process failed ({type(error).__name__}: {error}).", "", "", details
 
 
-def _finish(pid: int, pipe: int) -> _Outcome:
-    with open(pipe, "rb") as file:
-        data = file.read()
+def _finish(pid: int, told: BinaryIO) -> _Outcome:
+    with told:
+        data = told.read()
     _, status = os.waitpid(pid, 0)
     if not data:
         reason = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {status >> 8}"
