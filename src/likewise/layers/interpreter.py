@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from likewise.errors import UnsupportedError
+from likewise.errors import LayerError, UnsupportedError
 from likewise.layers.binaries import Binaries
 from likewise.layers.layout import Layout, base_layout
 from likewise.layers.relocate import Derived, Facts, file_digest, source_data, source_file
@@ -104,11 +104,13 @@ class _Tree:
         self.facts = facts
         self.derived = derived
         self.stdlib = f"interpreter/{layout.libdir}/{python}"
+        self.files = list(walk(layout.stdlib))
+        self.wheels_there = _WHEELS if os.path.isdir(layout.wheels) else ""
         self.prefixes = [layout.base_prefix, os.path.realpath(layout.base_prefix), *layout.built_prefixes]
 
     def library(self) -> Iterator[SourceFile]:
         """The standard library without its extension modules."""
-        for path, relative in walk(self.layout.stdlib):
+        for path, relative in self.files:
             name, target = os.path.basename(relative), f"{self.stdlib}/{relative}"
             if name.endswith(".so"):
                 continue
@@ -122,7 +124,7 @@ class _Tree:
 
     def extensions(self) -> Iterator[tuple[str, str]]:
         """Layer path and path of each extension module."""
-        for path, relative in walk(self.layout.stdlib):
+        for path, relative in self.files:
             if relative.endswith(".so"):
                 yield f"{self.stdlib}/{relative}", path
         if self.layout.dynload and not self.layout.dynload.startswith(self.layout.stdlib + "/"):
@@ -130,18 +132,17 @@ class _Tree:
                 yield f"{self.stdlib}/lib-dynload/{relative}", path
 
     def headers(self) -> Iterator[SourceFile]:
-        """The C headers, and the two folders where Debian keeps what depends on the machine."""
-        include = self.layout.include
-        apart = f"{os.path.dirname(include)}/{self.layout.multiarch}/{os.path.basename(include)}"
-        for folder in (include, apart if self.layout.multiarch else ""):
-            for path, relative in walk(folder) if folder else ():
-                beneath = os.path.relpath(folder, os.path.dirname(include))
-                yield source_file(path, f"interpreter/include/{beneath}/{relative}", self.facts)
+        """The C headers of Python itself; on Debian what depends on the machine lies in a folder apart."""
+        above, name = os.path.split(self.layout.include)
+        for folder in (name, f"{self.layout.multiarch}/{name}") if self.layout.multiarch else (name,):
+            for path, relative in walk(f"{above}/{folder}"):
+                if "/" not in relative or relative.startswith(("cpython/", "internal/")):  # others' are beside them
+                    yield source_file(path, f"interpreter/include/{folder}/{relative}", self.facts)
 
     def wheels(self) -> Iterator[SourceFile]:
         """What ensurepip installs, where the standard library does not bundle it (Debian, Fedora)."""
         folder = self.layout.wheels
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        for name in sorted(os.listdir(folder)) if self.wheels_there else ():
             if name.startswith(("pip-", "setuptools-", "wheel-")) and name.endswith(".whl"):
                 yield source_file(f"{folder}/{name}", f"interpreter/{_WHEELS}/{name}", self.facts)
 
@@ -157,33 +158,44 @@ class _Tree:
             text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
             Path(result).write_text(rewrite(text, path), encoding="utf-8", errors="surrogateescape")
 
-        made = self.derived.file(rewrite.__name__, digest, *self.prefixes, self.layout.wheels, make=make)
+        made = self.derived.file(rewrite.__name__, digest, *self.prefixes, self.wheels_there, make=make)
         return source_file(made, target, self.facts, executable=False)
 
     def _sysconfigdata(self, text: str, path: str) -> str:
-        wheels = _WHEELS if os.path.isdir(self.layout.wheels) else ""
-        return relocate_sysconfigdata(text, self.prefixes, wheels=wheels, libdir="lib", where=path)
+        return relocate_sysconfigdata(text, self.prefixes, wheels=self.wheels_there, libdir="lib", where=path)
 
     def _makefile(self, text: str, path: str) -> str:
         return relocate_makefile(text, self.prefixes)
 
 
 def walk(folder: str) -> Iterator[tuple[str, str]]:
-    """Path and ``/``-separated relative path of every file beneath `folder` that is worth shipping, links followed."""
+    """Path and ``/``-separated relative path of every file beneath `folder` that is worth shipping, links followed.
+
+    Raises
+    ------
+    LayerError
+        When a folder can't be read; one that is not there is empty.
+    """
     stack = [""]
     while stack:
         relative = stack.pop()
-        try:
-            entries = sorted(os.scandir(os.path.join(folder, relative)), key=lambda e: e.name)
-        except OSError:
-            continue
-        for entry in entries:
+        for entry in _entries(os.path.join(folder, relative)):
             name = f"{relative}/{entry.name}" if relative else entry.name
             if entry.is_dir():
                 if entry.name not in _DROPPED_DIRS and not entry.is_symlink():
                     stack.append(name)
             elif entry.is_file() and not _DROPPED_FILES.fullmatch(entry.name):
                 yield entry.path, name
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LayerError(f"The folder can't be read ({error.strerror}).", where=folder) from error
 
 
 def certificate_bundle(cafile: str, capath: str, environ: Mapping[str, str]) -> bytes:
