@@ -171,7 +171,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(names=st.lists(CLAIM | CLAIM.map(lambda p: "/" + p), max_size=8))
 def test_no_claim_of_a_record_is_looked_up_outside_the_prefix(site: Path, names: list[str]) -> None:
     """Whatever a RECORD says, every path taken from it lies beneath the prefix and gets a layer path that is safe."""
-    names = [name for name in names if not name.endswith("/")]  # no files, see parse_record
+    names = [name for name in names if name and not name.endswith("/")]  # see parse_record
     layout = layout_for(str(site), python="python3.11")
     listing = Listing(name="sample", site=str(site), layout=layout)
     add_claims(listing, [(name, None) for name in names])
