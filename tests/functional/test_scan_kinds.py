@@ -44,6 +44,16 @@ def test_each_maker_of_virtual_environments_is_a_venv(maker: str, tmp_path: Path
     assert interpreter.platform.libc_version.count(".") == 1
 
 
+def test_a_prefix_with_a_space_and_an_emoji_in_its_path(tmp_path: Path) -> None:
+    """Such a prefix is scanned like any other."""
+    wheel = make_wheel(tmp_path, "plain", "1.0", {"plain.py": ""})
+    python = make_venv(tmp_path / "my envs \U0001f40d" / "venv", wheel)
+    scanned = look(python)
+    assert versions(scanned.snapshot) == {"plain": "1.0"}
+    assert scanned.snapshot.interpreter.executable == str(python)
+    assert shipped(scanned, "plain")["purelib/plain.py"] == str(site_of(python) / "plain.py")
+
+
 @pytest.mark.parametrize(
     ("folder", "mark", "kind"),
     [

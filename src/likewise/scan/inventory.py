@@ -62,7 +62,7 @@ def take_inventory(census: Census, probe: Probe, *, max_bytes: int) -> Inventory
         loose.append(listing)
     everything = (*listings.values(), *loose)
     order = {path: index for index, path in enumerate(census.places.searched)}
-    problems = (*leftover.problems, *first_wins(sorted(everything, key=lambda x: order[x.layout.purelib])))
+    problems = (*leftover.problems, *first_wins(sorted(everything, key=lambda x: order.get(x.layout.purelib, 0))))
     pths = {file.entry.path: file for pth in reversed(leftover.pths) if (file := relative_pth(pth))}
     return Inventory(
         listings=everything, names=tuple(listings), pths=tuple(pths.values()), pth_dirs=pth_dirs, problems=problems
@@ -78,7 +78,8 @@ def _list_distributions(census: Census, probe: Probe) -> dict[str, Listing]:
         owned = census.owned.get(one.folder)
         files: Sequence[str] | None = None
         if one.name in census.trees:
-            files = [os.path.join(one.folder, name) for name in os.listdir(one.folder)]
+            names = os.listdir(one.folder) if os.path.isdir(one.folder) else [""]
+            files = [os.path.join(one.folder, name) for name in names]
         elif one.folder == one.site:  # a zipped egg
             files = [one.folder]
         # dpkg knows better than the RECORD of a package that Debian took apart; conda's lists are the RECORD's.
