@@ -17,6 +17,7 @@ from likewise.layers.bytecode import compile_layers
 from likewise.layers.editable import build_editables
 from likewise.layers.interpreter import interpreter_source
 from likewise.layers.kit import write_kit
+from likewise.layers.metadata import without_credentials
 from likewise.layers.native import examine
 from likewise.layers.pack import write_archive
 from likewise.model.digest import Digest, digest_bytes
@@ -203,12 +204,14 @@ def resolve(
     sources = {**scanned.sources, **built.sources}
     with stages.stage("interpreter") as stage:
         python_layer, python_problems = interpreter_source(interpreter, facts=facts, work=settings.work)
-        kept = [sources[name] for name in sorted(sources) if name in wanted]
+        cleaned = [without_credentials(sources[name]) for name in sorted(sources) if name in wanted]
+        kept = [source for source, _ in cleaned]
         native = examine([python_layer, *kept], interpreter=interpreter, facts=facts, work=settings.work)
         stage.summary = f"Python {interpreter.version}, {len(native.source.files) if native.source else 0} libraries"
     facts.save()
     layers = [python_layer, *kept, *([native.source] if native.source else [])]
     problems = (*chosen.problems, *built.problems, *python_problems, *native.problems)
+    problems += tuple(problem for _, found in cleaned for problem in found)
     return Resolved(snapshot=scanned.snapshot, plan=chosen, layers=tuple(layers), problems=problems)
 
 
