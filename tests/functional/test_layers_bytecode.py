@@ -11,13 +11,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import CodeType
 
 import pytest
 
 from likewise.errors import LayerError
-from likewise.layers.bytecode import compile_layers, count_modules
+from likewise.layers.bytecode import compile_layers, count_modules, remove_compiled
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
 from support.layers import make_source
@@ -217,12 +218,51 @@ def test_a_module_that_crashes_the_interpreter_is_left_out_alone(tmp_path: Path,
 
 
 def test_a_work_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    """Disk full, no permission: one error with the file and the reason, and no interpreter is left."""
+    """A file in its place: one error that names it."""
     source = make_source(tmp_path / "s", {"purelib/sub/mod.py": b"x = 1\n"})
-    (tmp_path / "w/bytecode" / source.digest).mkdir(parents=True)
-    (tmp_path / "w/bytecode" / source.digest / "purelib").write_text("in the way")
-    with pytest.raises(LayerError, match="could not be compiled"):
+    (tmp_path / "w").write_text("in the way")
+    with pytest.raises(LayerError, match="can't be written") as caught:
         compile_layers([source], python=sys.executable, work=tmp_path / "w")
+    assert caught.value.where == str(tmp_path / "w")
+
+
+def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """The error names the file and the reason (here a limit on file sizes); what was compiled so far is deleted."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nulimit -f 1\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    files = {f"purelib/m{i}.py": b"x = 1\n" for i in range(200)}
+    source = make_source(tmp_path / "s", {**files, "purelib/z.py": b"x = '" + b"x" * 5000 + b"'\n"})
+    with pytest.raises(LayerError, match=r"z\.\S+\.pyc: File too large"):
+        compile_layers([source], python=str(python), work=tmp_path / "w")
+    assert list((tmp_path / "w").iterdir()) == []
+
+
+def test_two_clients_with_one_work_directory_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Each call has files of its own, and removing those of one leaves the other's."""
+    source = make_source(tmp_path / "s", {f"purelib/m{i}.py": b"x = 1\n" for i in range(20)})
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(
+            lambda _: compile_layers([source], python=sys.executable, work=tmp_path / "w")[source.digest], range(2)
+        )
+    assert first.digest == second.digest
+    assert {f.path for f in first.files}.isdisjoint(f.path for f in second.files)
+    remove_compiled([first], work=tmp_path / "w")
+    assert not any(Path(f.path).exists() for f in first.files)
+    assert all(Path(f.path).exists() for f in second.files)
+    remove_compiled([second], work=tmp_path / "w")
+    assert list((tmp_path / "w").iterdir()) == []
+
+
+def test_what_a_killed_client_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    """By the next one that compiles; what is younger may belong to a client that still runs."""
+    for name, age in (("bytecode-old", 90_000), ("bytecode-young", 3_600), ("other-old", 90_000)):
+        (tmp_path / "w" / name / "x").mkdir(parents=True)
+        os.utime(tmp_path / "w" / name, (time.time() - age,) * 2)
+    source = make_source(tmp_path / "s", {"purelib/m.py": b""})
+    layers = compile_layers([source], python=sys.executable, work=tmp_path / "w")
+    remove_compiled(layers.values(), work=tmp_path / "w")
+    assert {path.name for path in (tmp_path / "w").iterdir()} == {"bytecode-young", "other-old"}
 
 
 def children_of(pid: int) -> list[str]:

@@ -11,8 +11,11 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -27,6 +30,8 @@ from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, 
 Progress = Callable[[int], None]
 
 _ROOTS = re.compile(r"(?:purelib|code/[^/]+|interpreter/lib/(?:python|pypy)[^/]*)/")
+_FOLDER = "bytecode-"
+_ABANDONED = 24 * 3600.0  # seconds
 _BATCH_BYTES, _BATCH_FILES = 1 << 20, 100
 
 
@@ -62,7 +67,8 @@ def compile_layers(
     python : str
         The environment's interpreter; its version decides names and format.
     work : Path
-        Where the compiled files go, and have to stay until the layers are packed.
+        Where the compiled files go, in a new directory of this call's own: several clients may share `work`. They
+        have to stay until the layers are packed, see `remove_compiled`.
     jobs : int, default 0
         Interpreters at a time; 0 for one per processor.
     progress : callable, optional
@@ -83,9 +89,44 @@ def compile_layers(
     tasks = _unique(by_digest.values())
     if not tasks:
         return {}
-    compiled, tag = _Pool(python, work, progress).run(tasks, jobs or os.cpu_count() or 1)
+    folder = _new_folder(work)
+    try:
+        compiled, tag = _Pool(python, folder, progress).run(tasks, jobs or os.cpu_count() or 1)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     layers = (_layer(source, compiled, tag) for source in by_digest.values())
     return {digest: layer for digest, layer in zip(by_digest, layers, strict=True) if layer.files}
+
+
+def remove_compiled(layers: Iterable[LayerSource], *, work: Path) -> None:
+    """Delete the files of bytecode layers that are packed.
+
+    Parameters
+    ----------
+    layers : iterable of LayerSource
+        All that one or several calls of `compile_layers` returned.
+    work : Path
+        As given to them.
+    """
+    for folder in {Path(file.path).relative_to(work).parts[0] for layer in layers for file in layer.files}:
+        shutil.rmtree(work / folder, ignore_errors=True)
+
+
+def _new_folder(work: Path) -> Path:
+    """A directory for one call; those that killed clients left behind long ago are removed on the way."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        for old in work.glob(_FOLDER + "*"):
+            if time.time() - old.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(old, ignore_errors=True)
+        return Path(tempfile.mkdtemp(prefix=_FOLDER, dir=work))
+    except OSError as error:
+        raise LayerError(
+            f"The directory for compiled modules can't be written ({error.strerror}).",
+            where=str(work),
+            todo="See that there is space, and that it is writable.",
+        ) from error
 
 
 def _modules(source: LayerSource) -> Iterator[tuple[SourceFile, str]]:
@@ -137,7 +178,7 @@ class _Pool:
     """Threads that each feed one interpreter, until all batches are done."""
 
     def __init__(self, python: str, work: Path, progress: Progress | None) -> None:
-        self._python, self._work, self._progress = python, work / "bytecode", progress
+        self._python, self._work, self._progress = python, work, progress
         self._queue: deque[list[_Task]] = deque()
         self._compiled: dict[tuple[str, Digest], _Compiled] = {}
         self._children: list[subprocess.Popen[bytes]] = []
@@ -148,7 +189,6 @@ class _Pool:
     def run(self, tasks: dict[tuple[str, Digest], _Task], jobs: int) -> tuple[dict[tuple[str, Digest], _Compiled], str]:
         """Compile all of `tasks`. Whatever ends it, Ctrl-C included, no child outlives it."""
         self._queue.extend(_batches(tasks.values()))
-        self._work.mkdir(parents=True, exist_ok=True)
         workers = min(jobs, len(self._queue))
         with ThreadPoolExecutor(workers) as threads:
             try:

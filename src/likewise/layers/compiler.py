@@ -53,6 +53,6 @@ for line in sys.stdin.buffer:
         try:
             answer(one(*task))
         except OSError as error:
-            answer("%s: %s" % (error.filename, error.strerror))
+            answer("%s: %s" % (error.filename or task[3], error.strerror))
     gc.collect()
 """
