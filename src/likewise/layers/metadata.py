@@ -1,7 +1,7 @@
 """Credentials in a distribution's own metadata: a requirement may name a URL with a password or a token in it.
 
-``Requires-Dist: tool @ git+https://user:TOKEN@host/tool`` is legal (PEP 508, PEP 440 direct references). It came with the
-distribution, and would leave the client with its layer.
+``Requires-Dist: tool @ git+https://user:TOKEN@host/tool`` is legal (PEP 508, PEP 440 direct references). It came with
+the distribution, and would leave the client with its layer.
 """
 
 from __future__ import annotations
