@@ -27,14 +27,13 @@ class Teller:
 
 if __name__ == "__main__":
     print("import", flush=True)
-    with Cluster(2, package_sync=False, nanny={nanny}, dashboard_address=None, env={{"M": {marker!r}}},
-                 reporter=Teller()) as cluster:
-        client = cluster.get_client()
-        future = client.submit(time.sleep, 60)
-        client.submit(lambda: 1).result()
-        print("running", flush=True)
-        {then}
-    print("closed", flush=True)
+    cluster = Cluster(1, package_sync=False, nanny={nanny}, dashboard_address=None, env={{"M": {marker!r}}},
+                      reporter=Teller())
+    client = cluster.get_client()
+    future = client.submit(time.sleep, 60)
+    client.submit(lambda: 1).result()
+    print("running", flush=True)
+    {then}
 """
 
 
@@ -71,7 +70,7 @@ def marker() -> str:
 
 @pytest.mark.parametrize(
     ("until", "later", "nanny"),
-    [("StageStarted", 0.02, False), ("StageStarted", 0.5, True), ("StageFinished", 0, True), ("running", 0, False)],
+    [("StageStarted", 0.02, False), ("StageStarted", 0.5, True), ("StageFinished", 0, False), ("running", 0, False)],
 )
 def test_ctrl_c(tmp_path: Path, marker: str, until: str, later: float, nanny: bool) -> None:
     """Ctrl-C at any moment ends the client with a KeyboardInterrupt, and everything with it."""
@@ -86,21 +85,21 @@ def test_ctrl_c(tmp_path: Path, marker: str, until: str, later: float, nanny: bo
 
 @pytest.mark.parametrize(
     ("until", "later", "nanny"),
-    [("StageStarted", 0.02, True), ("StageStarted", 0.6, True), ("running", 0, True), ("running", 0, False)],
+    [("StageStarted", 0.02, False), ("StageStarted", 0.6, True), ("running", 0, True)],
 )
 def test_kill(tmp_path: Path, marker: str, until: str, later: float, nanny: bool) -> None:
     """`kill -9` at any moment, which the client can't notice: within seconds nothing runs any more."""
     with running(tmp_path, marker, until=until, nanny=nanny) as client:
         time.sleep(later)
         if until == "running":
-            assert len(dask_processes(marker)) >= (5 if nanny else 3)
+            assert len(dask_processes(marker)) >= (3 if nanny else 2)
         client.kill()
         assert wait_until_gone(marker, 12) == {}
 
 
 def test_leaving_without_closing(tmp_path: Path, marker: str) -> None:
     """A script that ends without closing its cluster closes it at exit."""
-    with running(tmp_path, marker, until="running", then="cluster.__exit__ = None; sys.exit(3)") as client:
+    with running(tmp_path, marker, until="running", then="sys.exit(3)") as client:
         client.communicate(timeout=30)
         assert client.returncode == 3
         assert wait_until_gone(marker, 0) == {}

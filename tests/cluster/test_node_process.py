@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,23 @@ asyncio.run(main())
         await process.close()
 
     run(main())
+
+
+def test_a_forgotten_process_ends(tmp_path: Path) -> None:
+    """When nobody holds the process any more, its lifeline closes, as at the end of the client."""
+    code = "import sys; sys.stdin.read(); open('ended', 'w').close()"
+
+    async def main() -> None:
+        await NodeProcess(command(code, tmp_path))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        run(main())
+        gc.collect()
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "ended").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_ctrl_c_does_not_reach_it(tmp_path: Path) -> None:

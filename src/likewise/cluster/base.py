@@ -23,7 +23,7 @@ from likewise.cluster.verify import SCHEDULER
 from likewise.errors import ClusterError, LikewiseError
 from likewise.events import Notice, Reporter, Silent
 from likewise.model.report import LaunchReport
-from likewise.stages import Stages
+from likewise.stages import OpenStage, Stages
 
 logger = logging.getLogger("likewise.cluster")
 
@@ -101,7 +101,7 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
         try:
             await self._prepare()
             with self._stages.stage("start", total=1 + len(self.worker_spec), unit="processes") as stage:
-                await self._bring_up()
+                await self._bring_up(stage)
                 stage.did(processes=len(self._processes))
                 stage.summary = f"scheduler and {len(self._early)} workers on {self._node_count()} nodes"
         except BaseException:
@@ -110,13 +110,14 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
         finally:
             self._starting = None
 
-    async def _bring_up(self) -> None:
+    async def _bring_up(self, stage: OpenStage) -> None:
         scheduler = self._scheduler_process()
         self._early = {name: self._worker_process(name, None) for name in self.worker_spec}
         self._processes += [scheduler, *self._early.values()]
         await asyncio.gather(*self._processes)
         self.scheduler = scheduler
         await self._unless_ended("ended before it was ready", scheduler.listening())
+        stage.advance(1, "scheduler")
         try:
             await self._unless_ended("ended while the cluster started", super()._start())
         except RuntimeError as error:  # SpecCluster puts every error into one
@@ -124,7 +125,7 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
             if isinstance(cause, LikewiseError):
                 raise cause from None
             raise ClusterError(f"The scheduler can't be reached: {cause}.", where=scheduler.command.node) from error
-        await self._unless_ended("ended before it joined the cluster", self._all_joined())
+        await self._unless_ended("ended before it joined the cluster", self._all_joined(stage))
         for process in self._processes:
             self._watch(process)
 
@@ -143,10 +144,15 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
                 future.cancel()
             await asyncio.gather(wanted, *ends, return_exceptions=True)
 
-    async def _all_joined(self) -> None:
-        while not set(self._early) <= self.observed:
+    async def _all_joined(self, stage: OpenStage) -> None:
+        missing = set(self._early)
+        while missing:
             self._joined.clear()
-            await self._joined.wait()
+            for name in missing & self.observed:
+                stage.advance(1, self._early[name].command.label)
+                missing.discard(name)
+            if missing:
+                await self._joined.wait()
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         super()._update_worker_status(op, msg)
@@ -162,7 +168,7 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
         if name in self._early:
             return self._early.pop(name)
         process = self._worker_process(name, address)
-        self._processes.append(process)
+        self._processes = [p for p in self._processes if p.status != Status.closed] + [process]
         self._watch(process)
         return process
 

@@ -28,8 +28,9 @@ from likewise.cluster.environment import Environment, environment_of
 from likewise.cluster.options import check_options, cluster_shape, memory_bytes, require_local_nodes
 from likewise.cluster.process import NodeProcess, SchedulerProcess
 from likewise.cluster.verify import client_differences, verify_nodes
+from likewise.console.render import ConsoleReporter, default_reporter
 from likewise.errors import ClusterError, UsageError, VerifyError
-from likewise.events import Notice, Reporter, Silent
+from likewise.events import Notice, Reporter
 from likewise.model.report import LaunchReport
 from likewise.model.verify import VerifyReport
 from likewise.settings import resolve_settings
@@ -79,7 +80,7 @@ class Cluster(NodeCluster):
     silence_logs : int
         Level below which Dask's loggers in the client are silent.
     reporter : Reporter, optional
-        Listens to the progress of the launch.
+        Listens to the progress of the launch. Default: what people see, on a terminal or in a notebook.
     asynchronous, loop
         As in `distributed.LocalCluster`.
 
@@ -134,12 +135,13 @@ class Cluster(NodeCluster):
         worker = {
             "nthreads": threads,
             "memory_limit": memory,
-            "local_directory": str(local_directory or dask.config.get("temporary-directory", None) or "") or None,
+            "local_directory": _absolute(local_directory or dask.config.get("temporary-directory", None)),
             "resources": resources,
             "death_timeout": death_timeout,
             **(worker_options or {}),
         }
-        self._reporter = reporter or Silent()
+        self._reporter = reporter or default_reporter()
+        self._own_reporter = reporter is None
         self._nodes = _nodes(scheduler, worker, nodes, nanny, env, security, package_sync, self._reporter)
         self._node_cache = Path(node_cache or resolve_settings().node).absolute()
         self._plan_options: dict[str, Any] = {
@@ -151,8 +153,8 @@ class Cluster(NodeCluster):
         self._package_sync = package_sync
         self._prepared: Prepared | None = None
         self._run: Path | None = None
-        if package_sync and not asynchronous:
-            self._prepared = self._prepare_environment()  # in the caller's thread, where Ctrl-C arrives
+        if package_sync and not asynchronous:  # in the caller's thread, where Ctrl-C arrives
+            self._prepared = self._prepare_environment()
         super().__init__(
             n_workers=n_workers,
             worker_options={"nthreads": threads, "memory_limit": memory},
@@ -233,9 +235,18 @@ class Cluster(NodeCluster):
         return report
 
     def _prepare_environment(self) -> Prepared:
-        from likewise.sync import PlanOptions, prepare  # type: ignore[attr-defined]  # plain Dask needs none of it
+        from likewise.sync import PlanOptions, prepare  # plain Dask needs none of it
 
-        return prepare(PlanOptions(**self._plan_options), reporter=self._reporter)
+        try:
+            return prepare(PlanOptions(**self._plan_options), reporter=self._reporter)
+        except BaseException:
+            self._end_show()
+            raise
+
+    def _end_show(self) -> None:
+        """Leave the terminal as it was, where the reporter is our own."""
+        if self._own_reporter and isinstance(self._reporter, ConsoleReporter):
+            self._reporter.close()
 
     async def _prepare(self) -> None:
         if self._package_sync and self._prepared is None:
@@ -265,6 +276,7 @@ class Cluster(NodeCluster):
         return NodeProcess(self._nodes.worker(prefix, self._run, name, scheduler), name=name)
 
     def _cleanup(self) -> None:
+        self._end_show()
         if self._prepared is not None:
             self._prepared.close()
         if self._run is not None:
@@ -298,6 +310,10 @@ def _nodes(
         environ=environ,
         security=require_tls(security),
     )
+
+
+def _absolute(path: str | os.PathLike[str] | None) -> str | None:
+    return os.path.abspath(path) if path else None
 
 
 def _flags(command: click.Command) -> set[str]:

@@ -76,6 +76,21 @@ class Tail:
         return [text for line in kept if (text := line.decode("utf-8", "replace").rstrip())]
 
 
+class PipeEnd:
+    """Our end of a pipe, open until it is closed or nobody holds it any more."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close it; harmless when it is closed."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
+
+
 def last_words(lines: Sequence[str], keep: int = 5) -> list[str]:
     """What of an output a person needs to see: its end, and before it the line of every exception that led there.
 
@@ -105,8 +120,7 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
         self.exited = asyncio.Event()
         self._grace = grace
         self._process: asyncio.subprocess.Process | None = None
-        self._lifeline = -1
-        self._output = -1
+        self._lifeline = self._stdout = PipeEnd(-1)
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -127,9 +141,7 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
         ClusterError
             When the command can't be run.
         """
-        stdin, self._lifeline = os.pipe()  # not inherited by any other child (PEP 446)
-        self._output, stdout = os.pipe()
-        _open_lifelines.add(self)
+        stdin, stdout = self._open_pipes()
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *self.command.argv,
@@ -151,28 +163,36 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
         finally:
             os.close(stdin)
             os.close(stdout)
-        os.set_blocking(self._output, False)
         # A reader of our own, not asyncio's: its Process.wait() would wait until grandchildren close the pipe, too.
-        asyncio.get_running_loop().add_reader(self._output, self._read)
+        asyncio.get_running_loop().add_reader(self._stdout.fd, self._read)
         self._watcher = asyncio.ensure_future(self._watch(self._process))
         await super().start()
 
+    def _open_pipes(self) -> tuple[int, int]:
+        """The process's ends of its pipes, for standard input and for output."""
+        stdin, ours = os.pipe()  # not inherited by any other child (PEP 446)
+        self._lifeline = PipeEnd(ours)
+        _lifelines.add(self._lifeline)
+        ours, stdout = os.pipe()
+        self._stdout = PipeEnd(ours)
+        os.set_blocking(ours, False)
+        return stdin, stdout
+
     def _read(self) -> None:
         with suppress(BlockingIOError, InterruptedError):
-            data = os.read(self._output, 1 << 16)
+            data = os.read(self._stdout.fd, 1 << 16)
             self.output.feed(data)
             if not data:
                 self._stop_reading()
 
     def _stop_reading(self) -> None:
-        if self._output >= 0:
-            asyncio.get_running_loop().remove_reader(self._output)
-            os.close(self._output)
-            self._output = -1
+        if self._stdout.fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._stdout.fd)
+            self._stdout.close()
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         await process.wait()
-        if self._output >= 0:
+        if self._stdout.fd >= 0:
             self._read()  # its last words
         if self.status == Status.running:
             self.status = Status.failed  # nobody asked it to end
@@ -229,15 +249,8 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
         return bool(members)
 
     def _release(self) -> None:
-        _open_lifelines.discard(self)
-        self.drop_lifeline()
+        self._lifeline.close()
         self._stop_reading()
-
-    def drop_lifeline(self) -> None:
-        """Close our end of the lifeline: the process ends itself."""
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
 
     def __repr__(self) -> str:
         return (
@@ -303,12 +316,12 @@ def _how(returncode: int | None) -> str:
 
 # A child made by os.fork() (multiprocessing on Linux) inherits our end of every lifeline and would hold it open after
 # our death, so it lets go of them.
-_open_lifelines: weakref.WeakSet[NodeProcess] = weakref.WeakSet()
+_lifelines: weakref.WeakSet[PipeEnd] = weakref.WeakSet()
 
 
 def _in_forked_child() -> None:
-    for process in list(_open_lifelines):
-        process.drop_lifeline()
+    for lifeline in list(_lifelines):
+        lifeline.close()
 
 
 os.register_at_fork(after_in_child=_in_forked_child)

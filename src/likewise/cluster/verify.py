@@ -21,6 +21,8 @@ from likewise.model.verify import Difference, DifferenceKind, NodeReport, Verify
 SCHEDULER = "scheduler"
 """Stands for the scheduler's address where a call goes to the scheduler itself."""
 
+_ANSWER = 30.0  # seconds in which a process that is not stuck answers a simple question
+
 Asker = Callable[..., Any]
 
 
@@ -46,7 +48,7 @@ async def verify_nodes(client: Client, nodes: Mapping[str, str], manifest: Manif
     timeout : float
         Seconds that a node has for its report.
     """
-    found = await asyncio.gather(*(_ask(client, address, 30, whereabouts) for address in nodes))
+    found = await asyncio.gather(*(_ask(client, address, min(timeout, _ANSWER), whereabouts) for address in nodes))
     facts = dict(zip(nodes, found, strict=True))
     places = group_processes(nodes, {a: f["prefix"] for a, f in facts.items() if not isinstance(f, Exception)})
     answers = await asyncio.gather(*(_report(client, place, timeout) for place in places))
