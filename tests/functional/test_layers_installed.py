@@ -186,6 +186,19 @@ def test_a_record_that_points_outside_the_prefix_is_refused(site: Path, depth: i
     assert repr(row) in found.problems[0].message
 
 
+def test_hidden_files_of_the_prefix_itself_are_refused(site: Path) -> None:
+    """Where the prefix is somebody's home (``pip install --prefix ~``) they are keys and passwords."""
+    (site.parents[2] / ".ssh").mkdir()
+    for name in (".ssh/id_rsa", ".netrc"):
+        (site.parents[2] / name).write_text("secret")
+    write_record(site, "sample/__init__.py", "../../../.ssh/id_rsa,,", "../../../.netrc,,")
+    facts = NoFacts()
+    found = files_of(site, facts=facts)
+    assert list(contents(found)) == ["purelib/sample/__init__.py"]
+    assert [(p.code, p.severity) for p in found.problems] == [("hidden-path", Severity.ERROR)] * 2
+    assert len(facts.read) == 1
+
+
 def test_absolute_paths_within_the_prefix_are_files_like_others(site: Path) -> None:
     """Some installers write them."""
     (site.parents[2] / "share").mkdir()

@@ -158,6 +158,13 @@ def _checked(listing: Listing, path: str, name: str) -> str:
             "Reinstall the distribution from a source you trust.",
         )
         return ""
+    if layer_path.startswith("data/."):  # the prefix may be a home directory
+        listing.problem(
+            "hidden-path",
+            f"RECORD names {name!r}, a hidden file or folder of {listing.layout.prefix} itself, where people keep keys "
+            "and passwords; it is neither read nor shipped. Reinstall the distribution from a source you trust.",
+        )
+        return ""
     reason = path_problem(layer_path)
     if reason:
         listing.problem("bad-path", f"The file name {name!r} {reason}; it is not shipped. Rename it.")
