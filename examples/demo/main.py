@@ -66,14 +66,16 @@ def main() -> None:
     with cluster, cluster.get_client() as client:
         print(describe_launch(cluster.report))
         compute(client)
-        prove(cluster, client, here)
+        prefixes = prove(cluster, client, here)
+    made = {prefix: os.stat(prefix).st_ctime_ns for prefix in prefixes}
 
     heading("Second start: everything is there")
     with timed("until the cluster was there"):
         cluster = Cluster(n_workers=2, threads_per_worker=1, nodes=2)
     with cluster:
         print(describe_launch(cluster.report))
-        check("nothing was built, compiled, packed or unpacked", not any(map(work_of, cluster.report.stages)))
+        check("nothing was built, compiled or packed", not any(map(work_of, cluster.report.stages)))
+        check("both nodes run the prefixes they had", {p: os.stat(p).st_ctime_ns for p in prefixes} == made)
     print("\nAll of it held.")
 
 
@@ -87,24 +89,24 @@ def compute(client: Client) -> None:
     check("the result is the client's own", means.equals(pd.concat(map(monthly_means, names), axis=1)))
 
 
-def prove(cluster: Cluster, client: Client, here: dict[str, Any]) -> None:
-    """The workers run the same environment, and yet nothing of the client's own."""
+def prove(cluster: Cluster, client: Client, here: dict[str, Any]) -> set[str]:
+    """The workers run the same environment, and yet nothing of the client's own. Returns their prefixes."""
     heading("The proof")
     report = cluster.verify()
     print(describe_verify(report))
     check("every node runs exactly the manifest", report.ok)
-    there = {**client.run(whereabouts), "scheduler": client.run_on_scheduler(whereabouts)}
+    there = {"scheduler": client.run_on_scheduler(whereabouts), **client.run(whereabouts)}
     heading("Where they run")
-    print(f"client     {here['prefix']}\n           {here['interpreter']}")
-    for seen in there.values():
-        print(f"pid {seen['pid']:<6} {seen['prefix']}\n           {seen['interpreter']}")
-    check("no process shares the client's prefix", all(s["prefix"] != here["prefix"] for s in there.values()))
-    check(
-        "no process runs the client's interpreter", all(s["interpreter"] != here["interpreter"] for s in there.values())
-    )
-    check("the workers are on two nodes", len({there[w]["prefix"] for w in there if w != "scheduler"}) == 2)
+    for who, seen in {"client": here, **there}.items():
+        print(f"{who}, process {seen['pid']}\n  prefix       {seen['prefix']}\n  interpreter  {seen['interpreter']}")
+    prefixes = {seen["prefix"] for seen in there.values()}
+    interpreters = {seen["interpreter"] for seen in there.values()}
+    check("no process shares the client's prefix", here["prefix"] not in prefixes)
+    check("no process runs the client's interpreter", here["interpreter"] not in interpreters)
+    check("the workers are on two nodes", len(prefixes) == 2)
     leaked = [f for s in there.values() for f in [*s["path"], *s["files"]] if is_clients(f)]
     check("no process has loaded a single file of the client's", not leaked, leaked)
+    return prefixes
 
 
 def is_clients(file: str) -> bool:

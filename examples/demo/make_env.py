@@ -1,5 +1,5 @@
-"""Make a small real environment under .demo/, with everything in it that usually makes environments hard to copy,
-and run `main.py` there.
+"""Make a small real environment with everything in it that usually makes environments hard to copy, and run `main.py`
+there: ``python make_env.py [FOLDER]``, by default in .demo/, which is made anew.
 
 Run it with a Python that has uv (``make demo`` does). Needs git, and a package index for numpy and pandas.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 PACKAGES = HERE.parent / "packages"
-DEMO = REPOSITORY / ".demo"
+DEMO = Path(sys.argv[1]).absolute() if sys.argv[1:] else REPOSITORY / ".demo"
 PYTHON = DEMO / "venv" / "bin" / "python"
 
 PATCH = '''
@@ -32,7 +32,7 @@ def main() -> int:
     from uv import find_uv_bin
 
     shutil.rmtree(DEMO, ignore_errors=True)
-    DEMO.mkdir()
+    DEMO.mkdir(parents=True)
     say("a git repository of its own, with one commit")
     commit = make_repository("calibration")
     say("a virtual environment: numpy, pandas, an editable package, the git dependency, likewise itself")
@@ -46,7 +46,7 @@ def main() -> int:
 
 def say(what: str) -> None:
     """What is being made."""
-    print(f"making .demo: {what}", file=sys.stderr, flush=True)
+    print(f"making {DEMO.name}: {what}", file=sys.stderr, flush=True)
 
 
 def make_repository(name: str) -> str:

@@ -53,8 +53,7 @@ def test_stages_that_count_things_do_not_speak_of_bytes() -> None:
         StageFinished(stage="bytecode", seconds=1.0, summary="done"),
         interval=0.0,
     )
-    assert lines[0].startswith("likewise: bytecode … 10 files of 40 files")
-    assert lines[1] == "likewise: bytecode: 1.00 s, done"
+    assert lines == ["likewise: bytecode … 10 of 40 files", "likewise: bytecode: 1.00 s, done"]
 
 
 def test_notices_name_their_subject() -> None:

@@ -32,15 +32,13 @@ class _Running:
         self.total, self.unit, self.amount, self.item = event.total, event.unit, 0, ""
         self.started = self.shown = now
 
-    def quantity(self, amount: float) -> str:
-        return format_bytes(amount) if self.unit == "bytes" else f"{amount:,.0f} {self.unit}"
-
     def progress(self, now: float) -> str:
-        """``612 MB of 1.42 GB, 87 MB/s``, as far as known."""
-        parts = [self.quantity(self.amount) + (f" of {self.quantity(self.total)}" if self.total else "")]
-        if now > self.started and self.amount:
-            parts.append(f"{self.quantity(self.amount / (now - self.started))}/s")
-        return ", ".join(parts)
+        """``612 MB of 1.42 GB, 87.1 MB/s`` or ``3 of 40 files``, as far as known."""
+        if self.unit != "bytes":
+            return f"{self.amount:,}" + (f" of {self.total:,}" if self.total else "") + f" {self.unit}"
+        text = format_bytes(self.amount) + (f" of {format_bytes(self.total)}" if self.total else "")
+        seconds = now - self.started
+        return f"{text}, {format_bytes(self.amount / seconds)}/s" if self.amount and seconds > 0 else text
 
     def conclusion(self, event: StageFinished) -> str:
         """What the finished stage did: its own summary, with bytes and rate where it counted bytes."""
