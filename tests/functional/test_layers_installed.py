@@ -195,7 +195,7 @@ def test_hidden_files_of_the_prefix_itself_are_refused(site: Path) -> None:
     facts = NoFacts()
     found = files_of(site, facts=facts)
     assert list(contents(found)) == ["purelib/sample/__init__.py"]
-    assert [(p.code, p.severity) for p in found.problems] == [("hidden-path", Severity.ERROR)] * 2
+    assert [(p.code, p.severity) for p in found.problems] == [("private-path", Severity.ERROR)] * 2
     assert len(facts.read) == 1
 
 

@@ -160,7 +160,7 @@ def _checked(listing: Listing, path: str, name: str) -> str:
         return ""
     if layer_path.startswith("data/."):  # the prefix may be a home directory
         listing.problem(
-            "hidden-path",
+            "private-path",
             f"RECORD names {name!r}, a hidden file or folder of {listing.layout.prefix} itself, where people keep keys "
             "and passwords; it is neither read nor shipped. Reinstall the distribution from a source you trust.",
         )
