@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import io
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -211,6 +212,16 @@ def _on_disk(path: str, file: Path) -> SourceFile:
     data = file.read_bytes()  # kept, because the checkout may change while tests run
     entry = FileEntry(path=path, sha256=digest_bytes(data), size=len(data), executable=os.access(file, os.X_OK))
     return SourceFile(entry=entry, data=data)
+
+
+def few_tools(path: Path, *more: str) -> Path:
+    """Make a folder with the only programs that bootstrap.sh may count on."""
+    path.mkdir()
+    for name in ("tar", "gzip", "mkdir", "mv", "rm", *more):
+        found = shutil.which(name)
+        assert found
+        (path / name).symlink_to(found)
+    return path
 
 
 def start(
