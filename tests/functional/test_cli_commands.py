@@ -113,17 +113,41 @@ def test_a_store_that_can_not_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_the_cache_is_described_and_emptied(tmp_path: Path) -> None:
-    """``cache info`` counts what the store holds; ``cache prune --all`` removes it and says how much."""
+    """``cache info`` counts what store and node caches hold; ``cache prune --all`` removes it and says how much."""
+    from likewise.node.cache import open_cache
     from likewise.store.local import LocalStore
 
     LocalStore(tmp_path / "store").put_bytes("notes/test/aa/" + "a" * 64, b"x" * 1000)
-    info = json.loads(likewise("cache", "info", "--json", LIKEWISE_CACHE=str(tmp_path)).stdout)
-    assert (info["items"], info["bytes"]) == (1, 1000)
-    assert "1 item, 1.00 kB" in likewise("cache", "info", LIKEWISE_CACHE=str(tmp_path)).stdout
-    kept = json.loads(likewise("cache", "prune", "--older-than", "1d", "--json", LIKEWISE_CACHE=str(tmp_path)).stdout)
-    assert kept["removed"] == 0
-    gone = json.loads(likewise("cache", "prune", "--all", "--json", LIKEWISE_CACHE=str(tmp_path)).stdout)
-    assert (gone["removed"], gone["freed_bytes"]) == (1, 1000)
+    node = open_cache(str(tmp_path / "node" / "node-0"))
+    layer = Path(node.layer("b" * 64))
+    layer.mkdir()
+    (layer / "file").write_bytes(b"y" * 50_000)
+    Path(node.listing("b" * 64)).write_bytes(b"")
+    here = {"LIKEWISE_CACHE": str(tmp_path)}
+
+    info = json.loads(likewise("cache", "info", "--json", **here).stdout)
+    assert (info["store"]["items"], info["store"]["bytes"]) == (1, 1000)
+    assert [(n["root"], n["layers"], n["in_use"]) for n in info["nodes"]] == [(node.root, 1, 0)]
+    assert info["nodes"][0]["bytes"] >= 50_000
+    text = likewise("cache", "info", **here).stdout
+    assert "store: 1 item, 1.00 kB" in text and "node cache: 0 prefixes, 1 layer" in text
+
+    kept = json.loads(likewise("cache", "prune", "--older-than", "1d", "--json", **here).stdout)
+    assert (kept["store"]["removed"], kept["nodes"][0]["layers"]) == (0, 0)
+    gone = json.loads(likewise("cache", "prune", "--all", "--json", **here).stdout)
+    assert (gone["store"]["removed"], gone["store"]["freed_bytes"]) == (1, 1000)
+    assert gone["nodes"][0]["layers"] == 1 and gone["nodes"][0]["freed_bytes"] >= 50_000
+    assert not layer.exists()
+    assert "removed 0 items" in likewise("cache", "prune", **here).stdout
+
+
+def test_a_node_cache_of_somebody_elses_is_refused(tmp_path: Path) -> None:
+    """A node cache that everybody may write to is not touched; the error names it."""
+    foreign = tmp_path / "node" / "node-0"
+    foreign.mkdir(parents=True)
+    foreign.chmod(0o777)
+    done = likewise("cache", "prune", "--all", "--json", LIKEWISE_CACHE=str(tmp_path))
+    assert (done.returncode, json.loads(done.stdout)["where"]) == (15, str(foreign))
 
 
 def test_doctor_finds_this_machine_fit() -> None:

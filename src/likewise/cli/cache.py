@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import time
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import click
 
 from likewise.cli import options
 from likewise.console.text import counted, format_age, format_bytes, table
 from likewise.errors import UsageError
+
+if TYPE_CHECKING:
+    from likewise.cluster.caches import CacheInfo, CachePruned
 
 _UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -24,18 +28,10 @@ def command() -> None:
 @options.as_json
 def info(json: bool) -> None:
     """What is kept, where, and how much of it."""
-    from likewise.sync import open_store
+    from likewise.cluster.caches import cache_info
 
-    found = open_store().info()
-    used = f", least recently used {format_age(time.time() - found.oldest_use)} ago" if found.oldest_use else ""
-    lines = [
-        options.title(f"{counted(found.items, 'item')}, {format_bytes(found.bytes)}{used}"),
-        f"in {found.root}",
-        f"{counted(found.leased, 'item')} in use by {counted(found.leases, 'living cluster')}",
-    ]
-    if found.by_kind:
-        lines += ["", table([(k, str(v.items), format_bytes(v.bytes)) for k, v in found.by_kind.items()], right=[1, 2])]
-    options.give(found, "\n".join(lines), json=json)
+    found = cache_info()
+    options.give(found, describe_info(found, now=time.time()), json=json)
 
 
 @command.command()
@@ -47,13 +43,41 @@ def prune(everything: bool, older_than: str | None, json: bool) -> None:
     if everything and older_than:
         raise UsageError("--all and --older-than exclude each other.", todo="Give one of them.")
     age = parse_age(older_than) if older_than else None
-    from likewise.sync import open_store
+    from likewise.cluster.caches import prune_caches
 
-    report = open_store().prune(age, everything=everything)
-    text = f"removed {counted(report.removed, 'item')}, {format_bytes(report.freed_bytes)} freed"
-    if report.kept_leased:
-        text += f"; {counted(report.kept_leased, 'item')} kept, a living cluster uses them"
-    options.give(report, text, json=json)
+    pruned = prune_caches(age, everything=everything)
+    options.give(pruned, describe_pruned(pruned), json=json)
+
+
+def describe_info(info: CacheInfo, *, now: float) -> str:
+    """The caches for people."""
+    store = info.store
+    used = f", least recently used {format_age(now - store.oldest_use)} ago" if store.oldest_use else ""
+    lines = [
+        options.title(f"store: {counted(store.items, 'item')}, {format_bytes(store.bytes)}{used}"),
+        f"in {store.root}",
+        f"{counted(store.leased, 'item')} in use by {counted(store.leases, 'living cluster')}",
+    ]
+    kinds = [(kind, f"{k.items:,}", format_bytes(k.bytes)) for kind, k in store.by_kind.items()]
+    lines += [table(kinds, right=[1, 2])] if kinds else []
+    for node in info.nodes:
+        what = f"{counted(node.prefixes, 'prefix', 'prefixes')}, {counted(node.layers, 'layer')}"
+        lines += ["", options.title(f"node cache: {what}, {format_bytes(node.bytes)}"), f"in {node.root}"]
+        lines += [f"{counted(node.in_use, 'prefix', 'prefixes')} in use"]
+    return "\n".join(lines)
+
+
+def describe_pruned(pruned: CachePruned) -> str:
+    """What was removed, for people."""
+    store = pruned.store
+    text = f"store: removed {counted(store.removed, 'item')}, {format_bytes(store.freed_bytes)} freed"
+    if store.kept_leased:
+        text += f"; {counted(store.kept_leased, 'item')} kept, a living cluster uses them"
+    lines = [text]
+    for node in pruned.nodes:
+        what = f"{counted(node.prefixes, 'prefix', 'prefixes')} and {counted(node.layers, 'layer')}"
+        lines.append(f"{node.root}: removed {what}, {format_bytes(node.freed_bytes)} freed")
+    return "\n".join(lines)
 
 
 def parse_age(text: str) -> timedelta:

@@ -192,6 +192,13 @@ def check_cryptography() -> Check:
 def check_cache_folder() -> Check:
     """The cache folder can be written and is nobody else's."""
     cache = _cache()
+    if any(c in str(cache) for c in ":\\\n"):
+        return Check(
+            name="cache folder",
+            status=Status.ERROR,
+            message=f"{cache} contains a colon, a backslash or a line break, which search paths can't hold",
+            todo="Set LIKEWISE_CACHE to another folder.",
+        )
     owner = cache.stat().st_uid
     if owner != os.geteuid():
         return Check(
