@@ -25,7 +25,7 @@ class Ignores:
             relative = path[len(base.rstrip("/")) + 1 :] + ("/" if folder else "")  # `base` is above `path`
             verdict = spec.check_file(relative).include
             if verdict is not None:
-                return verdict
+                return bool(verdict)
         return False
 
 
