@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 import time
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -18,6 +20,7 @@ stamps (git's "racy" entries; 2 s is the resolution of the coarsest file systems
 KEEP_DAYS = 30
 """Facts that no scan asked for in this time are forgotten."""
 
+_T = TypeVar("_T")
 _Fact = tuple[int, int, int, int, str, int]  # size, mtime_ns, ctime_ns, inode, sha256, day last used
 
 
@@ -37,11 +40,15 @@ class Facts:
 
     def __init__(self, folder: Path, prefix: str) -> None:
         self._file = folder / f"{digest_bytes(os.fsencode(prefix))[:32]}.facts"
-        self._began = time.time_ns()
+        self._began = now_ns()
         self._today = self._began // 86_400_000_000_000
-        self._facts = self._load()
         self._used: set[str] = set()  # paths whose fact says an earlier day than today
         self._changed = False
+
+    @functools.cached_property
+    def _facts(self) -> dict[str, _Fact]:
+        """Read when first asked for: where `Memory` knows all, nobody asks."""
+        return read_kept(self._file, dict[str, _Fact]) or {}
 
     def digest(self, path: str, stat: os.stat_result) -> Digest | None:
         """The sha256 of the file at `path`, when its stat facts are the ones known; else None."""
@@ -71,23 +78,36 @@ class Facts:
         for path in self._used:
             self._facts[path] = (*self._facts[path][:5], self._today)
         kept = {p: f for p, f in self._facts.items() if f[5] > self._today - KEEP_DAYS}
-        try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self._file.parent, prefix=".facts-")
-            try:
-                with open(descriptor, "wb") as out:
-                    out.write(msgspec.msgpack.encode(kept))
-                os.replace(temporary, self._file)
-            except BaseException:
-                os.unlink(temporary)
-                raise
-        except OSError:
-            return
-        self._used.clear()
-        self._changed = False
+        if write_kept(self._file, kept):
+            self._used.clear()
+            self._changed = False
 
-    def _load(self) -> dict[str, _Fact]:
+
+def now_ns() -> int:
+    """When a scan begins, as file systems count: nanoseconds since the epoch."""
+    return time.time_ns()
+
+
+def read_kept(file: Path, kind: type[_T]) -> _T | None:
+    """What `write_kept` wrote; None when there is nothing, or nothing whole."""
+    try:
+        return msgspec.msgpack.decode(file.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def write_kept(file: Path, value: object) -> bool:
+    """Replace `file` atomically; whether that was possible."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".facts-")
         try:
-            return msgspec.msgpack.decode(self._file.read_bytes(), type=dict[str, _Fact])
-        except (OSError, msgspec.DecodeError):
-            return {}
+            with open(descriptor, "wb") as out:
+                out.write(msgspec.msgpack.encode(value))
+            os.replace(temporary, file)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError:
+        return False
+    return True

@@ -5,7 +5,7 @@ owns. Nothing is read but lists of names; `likewise.scan.files.settle` hashes wh
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,7 @@ from likewise.model.snapshot import PrefixKind, Problem
 from likewise.scan.census import Census, site_layout
 from likewise.scan.files import Listing, find_unlisted, list_files
 from likewise.scan.leftover import LAYER_NAME, list_leftover, relative_pth, sort_leftover
+from likewise.scan.memory import Memory, Recalled
 from likewise.scan.overlap import first_wins
 from likewise.scan.probe import Probe
 from likewise.scan.pth import Pth, read_pth
@@ -25,10 +26,12 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    listings : tuple of Listing
-        One for each of `names`, then one for each site directory, with the files that nobody owns.
-    names : tuple of str
-        Distributions that are copied.
+    recalled : dict of str to Recalled
+        Distributions that are as they were, by name.
+    listings : dict of str to Listing
+        The other distributions that are copied, by name.
+    loose : tuple of Listing
+        One for each site directory, with the files that nobody owns.
     pths : tuple of SourceFile
         Those of nobody's ``.pth`` files that name directories of their own site directory.
     pth_dirs : tuple of (str, str)
@@ -36,44 +39,82 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     problems : tuple of Problem
     """
 
-    listings: tuple[Listing, ...]
-    names: tuple[str, ...]
+    recalled: dict[str, Recalled]
+    listings: dict[str, Listing]
+    loose: tuple[Listing, ...]
     pths: tuple[SourceFile, ...]
     pth_dirs: tuple[tuple[str, str], ...]
     problems: tuple[Problem, ...]
 
 
-def take_inventory(census: Census, probe: Probe, *, max_bytes: int) -> Inventory:
+def take_inventory(census: Census, probe: Probe, memory: Memory | None, *, max_bytes: int) -> Inventory:
     """List the files of everything that is copied.
+
+    Parameters
+    ----------
+    census : Census
+    probe : Probe
+    memory : Memory, optional
+        Asked about each distribution first.
+    max_bytes : int
+        For what nobody owns.
 
     Raises
     ------
     ScanError
         When what nobody owns comes to more than `max_bytes`.
     """
-    listings = _list_distributions(census, probe)
-    leftover = sort_leftover(_unowned(census, probe, listings), census.sites, probe.sys_path)
-    pth_dirs = _pth_dirs([*leftover.pths, *_shipped_pths(listings.values())], census, probe)
+    recalled = _recall(census, probe, memory) if memory else {}
+    listings = _list_distributions(census, probe, recalled)
+    leftover = sort_leftover(_unowned(census, probe, listings, recalled), census.sites, probe.sys_path)
+    pth_dirs = _pth_dirs([*leftover.pths, *_shipped_pths(listings, recalled)], census, probe)
     loose = []
     for site in census.sites:
         listing = Listing(name=LAYER_NAME, site=site, layout=site_layout(site, probe))
         modules = [path for path in leftover.modules if path.startswith(site + os.sep)]
         list_leftover(modules, listing, max_bytes=max_bytes)
         loose.append(listing)
-    everything = (*listings.values(), *loose)
+    if _disturbed(recalled, [*listings.values(), *loose]):
+        return take_inventory(census, probe, None, max_bytes=max_bytes)
     order = {path: index for index, path in enumerate(census.places.searched)}
-    problems = (*leftover.problems, *first_wins(sorted(everything, key=lambda x: order.get(x.layout.purelib, 0))))
+    everything = sorted([*listings.values(), *loose], key=lambda x: order.get(x.layout.purelib, 0))
+    problems = (*leftover.problems, *first_wins(everything))
     pths = {file.entry.path: file for pth in reversed(leftover.pths) if (file := relative_pth(pth))}
     return Inventory(
-        listings=everything, names=tuple(listings), pths=tuple(pths.values()), pth_dirs=pth_dirs, problems=problems
+        recalled=recalled,
+        listings=listings,
+        loose=tuple(loose),
+        pths=tuple(pths.values()),
+        pth_dirs=pth_dirs,
+        problems=problems,
     )
 
 
-def _list_distributions(census: Census, probe: Probe) -> dict[str, Listing]:
-    """The listings of what is copied, by name, in ``sys.path`` order."""
+def _recall(census: Census, probe: Probe, memory: Memory) -> dict[str, Recalled]:
+    """What `memory` has of the distributions that have a `RECORD` and nothing better."""
+    found = {}
+    for one in census.installed:
+        if one.has_record and one.name not in census.editables and one.folder not in census.owned:
+            recalled = memory.recall(one, site_layout(one.home, probe))
+            if recalled:
+                found[one.name] = recalled
+    return found
+
+
+def _disturbed(recalled: dict[str, Recalled], others: Sequence[Listing]) -> bool:
+    """Whether something new lies among the files of recalled distributions, or has the path of one of them."""
+    if any(one.listing.files or one.listing.problems for one in recalled.values()):
+        return True
+    paths = {file.entry.path for one in recalled.values() for file in one.files.files}
+    count = sum(len(one.files.files) for one in recalled.values())
+    return len(paths) < count or any(path in paths for listing in others for path in listing.files)
+
+
+def _list_distributions(census: Census, probe: Probe, recalled: Container[str]) -> dict[str, Listing]:
+    """The listings of what is copied and not recalled, by name, in ``sys.path`` order."""
     listings = {}
     for one in census.installed:
-        if one.name in census.editables:
+        if one.name in census.editables or one.name in recalled:
             continue
         owned = census.owned.get(one.folder)
         files: Sequence[str] | None = None
@@ -89,9 +130,10 @@ def _list_distributions(census: Census, probe: Probe) -> dict[str, Listing]:
     return listings
 
 
-def _unowned(census: Census, probe: Probe, listings: dict[str, Listing]) -> list[str]:
-    """What lies in the site directories and belongs to no distribution. Completes `listings` on the way."""
+def _unowned(census: Census, probe: Probe, listings: dict[str, Listing], recalled: dict[str, Recalled]) -> list[str]:
+    """What lies in the site directories and belongs to no distribution. Completes all listings on the way."""
     counted = [listing for name, listing in listings.items() if name not in census.trees]
+    counted += [one.listing for one in recalled.values()]
     for one in census.installed:
         if one.name in census.editables and not one.link:  # its .pth and its import hook are no leftovers
             counted.append(list_files(Path(one.folder), layout=site_layout(one.home, probe)))
@@ -104,17 +146,18 @@ def _unowned(census: Census, probe: Probe, listings: dict[str, Listing]) -> list
     return left
 
 
-def _shipped_pths(listings: Iterable[Listing]) -> list[Pth]:
+def _shipped_pths(listings: dict[str, Listing], recalled: dict[str, Recalled]) -> list[Pth]:
     """The ``.pth`` files that distributions brought."""
+    owners = [*listings.values(), *(one.listing for one in recalled.values())]
     found = []
-    for listing in listings:
-        for layer_path, file in listing.files.items():
-            if layer_path.endswith(".pth") and layer_path.count("/") == 1 and layer_path.startswith("purelib/"):
+    for owner in owners:
+        for path in owner.claimed:
+            if path.endswith(".pth") and os.path.dirname(path) == owner.layout.purelib:
                 try:
-                    found.append(read_pth(file.path))
+                    found.append(read_pth(path))
                 except OSError:
                     continue  # a problem of its distribution, when it is hashed
-    return found
+    return sorted(found, key=lambda pth: pth.path)
 
 
 def _pth_dirs(pths: Iterable[Pth], census: Census, probe: Probe) -> tuple[tuple[str, str], ...]:

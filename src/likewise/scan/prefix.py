@@ -21,6 +21,7 @@ from likewise.scan.facts import Facts
 from likewise.scan.files import DistFiles, settle
 from likewise.scan.inventory import take_inventory
 from likewise.scan.leftover import LAYER_NAME
+from likewise.scan.memory import Memory
 from likewise.scan.probe import Probe
 
 
@@ -80,25 +81,30 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _scan(probe: Probe, facts_dir: Path, limits: Limits, reporter: Reporter) -> Scanned:
-    facts = Facts(facts_dir, probe.interpreter.prefix)
+    prefix = probe.interpreter.prefix
+    facts, code_facts, memory = Facts(facts_dir, prefix), Facts(facts_dir, f"{prefix}\0code"), Memory(facts_dir, prefix)
     census = take_census(probe)
-    inventory = take_inventory(census, probe, max_bytes=limits.max_bytes)
-    files = settle(inventory.listings, facts, progress=_progress(reporter))
-    by_name = dict(zip(inventory.names, files, strict=False))
+    inventory = take_inventory(census, probe, memory, max_bytes=limits.max_bytes)
+    settled = settle([*inventory.listings.values(), *inventory.loose], facts, progress=_progress(reporter))
+    by_name = dict(zip(inventory.listings, settled, strict=False))
     problems = [*census.problems, *inventory.problems]
 
     sources = _distribution_layers(census, by_name, problems)
-    site_root = _site_root(files[len(by_name) :], inventory.pths, census, sources, problems)
+    memory.remember(census.installed, inventory.listings, by_name, sources)
+    for name, one in inventory.recalled.items():
+        by_name[name], sources[name] = one.files, one.source
+    site_root = _site_root(settled[len(inventory.listings) :], inventory.pths, census, sources, problems)
     code = scan_code(
         probe,
         skip=census.sites,
         pth_dirs=inventory.pth_dirs,
         editables=census.editables.values(),
-        facts=facts,
+        facts=code_facts,
         limits=limits,
         reporter=reporter,
     )
-    facts.save()
+    for kept in (facts, code_facts, memory):
+        kept.save()
     distributions = [_describe(one, census, by_name.get(one.name), sources.get(one.name)) for one in census.installed]
     before = [root for root in code.roots if root.position is CodePosition.BEFORE]
     after = [root for root in code.roots if root.position is CodePosition.AFTER]
