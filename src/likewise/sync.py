@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from likewise.events import Notice, Reporter, Silent
-from likewise.layers.bytecode import compile_layers
+from likewise.layers.bytecode import compile_layers, remove_compiled
 from likewise.layers.editable import build_editables
 from likewise.layers.interpreter import interpreter_source
 from likewise.layers.kit import write_kit
@@ -246,10 +246,10 @@ def publish(
     python: str | None = None,
 ) -> Prepared:
     """Put what is missing into the store; lease all of it."""
-    interpreter = resolved.snapshot.interpreter
-    with ExitStack() as undo:
+    with ExitStack() as undo, ExitStack() as temporary:
         undo.enter_context(store.lease([layer_key(layer.digest) for layer in resolved.layers]))
         bytecode, fresh = _bytecode(resolved, settings, store, stages)
+        temporary.callback(remove_compiled, fresh, work=settings.work)
         undo.enter_context(store.lease([layer_key(digest) for digest in bytecode.values()]))
         if _pack([*resolved.layers, *fresh], settings, store, stages):
             store.prune()  # it has grown: what nobody used for a day makes room
@@ -275,7 +275,7 @@ def publish(
             store=store,
             report=stages.launch_report(),
             options=options,
-            python=python or interpreter.executable if python else None,
+            python=python,
             _lease=undo.pop_all(),
         )
 
@@ -308,7 +308,7 @@ def _bytecode(
             digest = Digest(note.decode()) if note and note != _NO_BYTECODE else None
             if note is not None and (digest is None or store.has(layer_key(digest))):
                 known[layer.digest] = digest
-        missing = [layer for layer in resolved.layers if layer.digest not in known]
+        missing = _with_shared([layer for layer in resolved.layers if layer.digest not in known], resolved.layers)
         compiled = compile_layers(
             missing,
             python=interpreter.executable,
@@ -319,10 +319,23 @@ def _bytecode(
         for layer in missing:
             source = compiled.get(layer.digest)
             known[layer.digest] = source.digest if source else None
-            store.put_bytes(note_key(kind, layer.digest), source.digest.encode() if source else _NO_BYTECODE)
+            note = source.digest.encode() if source else _NO_BYTECODE
+            store.put_bytes(note_key(kind, layer.digest), note, replace=True)
         stage.did(compiled=len(missing))
         stage.summary = f"{len(missing)} layers compiled, {len(resolved.layers) - len(missing)} unchanged"
     return {layer: code for layer, code in known.items() if code}, list(compiled.values())
+
+
+def _with_shared(missing: Sequence[LayerSource], layers: Sequence[LayerSource]) -> list[LayerSource]:
+    """`missing`, and what owns a path together with any of it.
+
+    Some Pythons (3.10, 3.13) compile to other bytes in another run; one path must have the same in both layers.
+    """
+    if not missing:
+        return []
+    digests = {layer.digest for layer in missing}
+    paths = {file.entry.path for layer in missing for file in layer.files if file.entry.path.endswith(".py")}
+    return [la for la in layers if la.digest in digests or any(f.entry.path in paths for f in la.files)]
 
 
 def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, stages: Stages) -> int:

@@ -117,7 +117,7 @@ def layer_files(
             executable=e.executable,
         )
         for e in entries
-        if e.path.startswith("scripts/") and not e.link and read(e.path, len(PLACEHOLDER)).startswith(b"#!python")
+        if e.path.startswith("scripts/") and e.executable and read(e.path, len(PLACEHOLDER)).startswith(b"#!python")
     ]
     if ref.kind is not LayerKind.DISTRIBUTION:
         return own, []
