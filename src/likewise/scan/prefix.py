@@ -93,6 +93,8 @@ def _scan(probe: Probe, facts_dir: Path, limits: Limits, reporter: Reporter) -> 
     memory.remember(census.installed, inventory.listings, by_name, sources)
     for name, one in inventory.recalled.items():
         by_name[name], sources[name] = one.files, one.source
+    facts.save()  # before anything can fail: reading it all again takes seconds
+    memory.save()
     site_root = _site_root(settled[len(inventory.listings) :], inventory.pths, census, sources, problems)
     code = scan_code(
         probe,
@@ -103,8 +105,7 @@ def _scan(probe: Probe, facts_dir: Path, limits: Limits, reporter: Reporter) -> 
         limits=limits,
         reporter=reporter,
     )
-    for kept in (facts, code_facts, memory):
-        kept.save()
+    code_facts.save()
     distributions = [_describe(one, census, by_name.get(one.name), sources.get(one.name)) for one in census.installed]
     before = [root for root in code.roots if root.position is CodePosition.BEFORE]
     after = [root for root in code.roots if root.position is CodePosition.AFTER]
