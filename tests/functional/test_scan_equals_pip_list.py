@@ -94,18 +94,17 @@ def test_w160_through_the_command_line(w160_python: Path, lister: Path, tmp_path
 @pytest.mark.w160
 @pytest.mark.registry
 def test_a_warm_scan_of_w160_reads_nothing(w160_python: Path, tmp_path: Path) -> None:
-    """A second scan gives the same snapshot from stat facts alone, in a fraction of the time of the first."""
+    """A second scan gives the same snapshot from stat facts alone, with a fraction of the CPU time of the first."""
+    time.sleep(2.5)  # files younger than that are not remembered
     probe = probe_python(w160_python)
-    started = time.perf_counter()
+    started = time.process_time()
     cold = scan_prefix(probe, facts_dir=tmp_path)
-    between = time.perf_counter()
+    between = time.process_time()
     warm = scan_prefix(probe, facts_dir=tmp_path)
-    ended = time.perf_counter()
+    ended = time.process_time()
     assert warm.snapshot == cold.snapshot
-    assert {name: source.digest for name, source in warm.sources.items()} == {
-        name: source.digest for name, source in cold.sources.items()
-    }
-    assert ended - between < (between - started) / 1.5
+    assert warm.sources == cold.sources
+    assert ended - between < (between - started) / 3
 
 
 @pytest.mark.w160
