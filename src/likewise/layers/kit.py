@@ -19,19 +19,27 @@ import os
 import tarfile
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from likewise.errors import LayerError
 from likewise.model.digest import Digest, digest_bytes
-from likewise.model.layer import LayerSource, SourceFile, encode_listing
+from likewise.model.layer import LayerSource, SourceFile, decode_listing, encode_listing
 from likewise.model.manifest import Manifest
+from likewise.model.zstd import ZstdDecompressor, ZstdError
 
 _CHUNK = 4 << 20
 
 
-def write_kit(manifest: Manifest, sources: Mapping[Digest, LayerSource], out: BinaryIO, *, level: int = 0) -> Digest:
+def write_kit(
+    manifest: Manifest,
+    sources: Mapping[Digest, LayerSource],
+    out: BinaryIO,
+    *,
+    archive: Callable[[Digest], BinaryIO] | None = None,
+    level: int = 0,
+) -> Digest:
     """Write the kit to `out`.
 
     Parameters
@@ -39,9 +47,11 @@ def write_kit(manifest: Manifest, sources: Mapping[Digest, LayerSource], out: Bi
     manifest : Manifest
         The kit's: the interpreter and the distributions that a node needs to join.
     sources : mapping
-        By digest, where the files of each layer are. A bytecode layer that is not among them is left out (a node then
-        takes it from the store); any other must be there.
+        By digest, where the files of each layer are.
     out : binary file
+    archive : callable, optional
+        Opens the archive of a layer that is not among `sources`: bytecode is compiled once, and later only its archive
+        is there. Without it such bytecode is left out (a node then takes it from the store, and starts slower).
     level : int, default 0
         0 writes a plain tar: for a node that reads the client's disk, gzip costs a second on either side. 1 (fast) to
         9 (small) compress, for a slow way.
@@ -56,7 +66,7 @@ def write_kit(manifest: Manifest, sources: Mapping[Digest, LayerSource], out: Bi
     LayerError
         When a layer or a file is missing, or a file is not what its layer says.
     """
-    members = _members(manifest, sources)
+    members = _members(manifest, sources, archive)
     with _Output(out, level) as output:
         with tarfile.open(fileobj=output, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 16) as tar:
             for name in sorted(members):
@@ -64,7 +74,9 @@ def write_kit(manifest: Manifest, sources: Mapping[Digest, LayerSource], out: Bi
         return output.finish()
 
 
-def _members(manifest: Manifest, sources: Mapping[Digest, LayerSource]) -> dict[str, bytes | SourceFile]:
+def _members(
+    manifest: Manifest, sources: Mapping[Digest, LayerSource], archive: Callable[[Digest], BinaryIO] | None
+) -> dict[str, bytes | SourceFile]:
     """What the kit contains, by name. Where two layers own one path they hold the same content."""
     interpreter = f"tree/interpreter/bin/{manifest.python}"
     members: dict[str, bytes | SourceFile] = {
@@ -73,17 +85,48 @@ def _members(manifest: Manifest, sources: Mapping[Digest, LayerSource]) -> dict[
     }
     for ref in manifest.layers:
         for digest in filter(None, (ref.digest, ref.bytecode)):
-            source = sources.get(digest)
-            if source is None:
-                if digest == ref.bytecode:
-                    continue
+            files = _files(digest, ref.name, sources, archive)
+            if files is None and digest == ref.bytecode:
+                continue
+            if files is None:
                 raise LayerError("The layer belongs to the kit and its files are not known.", where=ref.name)
-            members[f"listings/{digest}"] = encode_listing([file.entry for file in source.files])
-            for file in source.files:
+            members[f"listings/{digest}"] = encode_listing([file.entry for file in files])
+            for file in files:
                 members.setdefault(f"tree/{file.entry.path}", file)
     if interpreter not in members:
         raise LayerError(f"The interpreter's layer has no {interpreter}.", where="kit")
     return members
+
+
+def _files(
+    digest: Digest,
+    name: str,
+    sources: Mapping[Digest, LayerSource],
+    archive: Callable[[Digest], BinaryIO] | None,
+) -> Sequence[SourceFile] | None:
+    if digest in sources:
+        return sources[digest].files
+    if archive is None:
+        return None
+    with archive(digest) as stream:
+        return _read_archive(stream.read(), digest, name)
+
+
+def _read_archive(data: bytes, digest: Digest, name: str) -> list[SourceFile]:
+    """The files of an archive (see `layers.pack`), in memory: those of a kit are small."""
+    try:
+        content = ZstdDecompressor().decompress(data)
+    except ZstdError as error:
+        raise LayerError(f"The layer's archive is damaged ({error}).", where=name) from error
+    end = 8 + int.from_bytes(content[:8], "little")
+    listing = content[8:end]
+    if digest_bytes(listing) != digest:
+        raise LayerError("The layer's archive is damaged (it has another digest).", where=name)
+    files = []
+    for entry in decode_listing(listing, where=name):
+        files.append(SourceFile(entry=entry, data=content[end : end + entry.size]))
+        end += entry.size
+    return files
 
 
 def _add(tar: tarfile.TarFile, name: str, member: bytes | SourceFile) -> None:
