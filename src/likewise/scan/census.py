@@ -34,6 +34,8 @@ class Census(msgspec.Struct, frozen=True, kw_only=True):
     places : Places
     sites : tuple of str
         Directories that hold installed distributions, declared or not, in ``sys.path`` order.
+    layouts : dict of str to Layout
+        Where installers put things, by site directory: `sites`, and the home of every distribution.
     problems : tuple of Problem
     """
 
@@ -43,7 +45,12 @@ class Census(msgspec.Struct, frozen=True, kw_only=True):
     owned: dict[str, Owned]
     places: Places
     sites: tuple[str, ...]
+    layouts: dict[str, Layout]
     problems: tuple[Problem, ...]
+
+    def layout(self, installed: Installed) -> Layout:
+        """Where the installer of a distribution put its files."""
+        return self.layouts[installed.home]
 
     def origin(self, installed: Installed) -> Origin:
         """Where a distribution came from."""
@@ -81,14 +88,14 @@ def take_census(probe: Probe) -> Census:
         owned=owned,
         places=places,
         sites=tuple(path for path in places.searched if path in homes),
+        layouts=_layouts({*homes, *(one.home for one in installed)}, probe),
         problems=tuple(problems),
     )
 
 
-def site_layout(site: str, probe: Probe) -> Layout:
-    """Where the installers of this interpreter put things that belong to the site directory `site`."""
-    own = [probe.executable, probe.base_executable, os.path.realpath(probe.executable)]
-    return layout_for(site, python=probe.interpreter.python, executables=[path for path in own if path])
+def _layouts(sites: Iterable[str], probe: Probe) -> dict[str, Layout]:
+    own = {probe.executable, probe.base_executable, os.path.realpath(probe.executable)} - {""}
+    return {site: layout_for(site, python=probe.interpreter.python, executables=sorted(own)) for site in sites}
 
 
 def _strays(places: Places, known: Collection[str], editables: Iterable[str]) -> list[Problem]:

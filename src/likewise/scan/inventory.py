@@ -12,7 +12,7 @@ import msgspec
 
 from likewise.model.layer import SourceFile
 from likewise.model.snapshot import PrefixKind, Problem
-from likewise.scan.census import Census, site_layout
+from likewise.scan.census import Census
 from likewise.scan.files import Listing, find_unlisted, list_files
 from likewise.scan.leftover import LAYER_NAME, list_leftover, relative_pth, sort_leftover
 from likewise.scan.memory import Memory, Recalled
@@ -64,13 +64,13 @@ def take_inventory(census: Census, probe: Probe, memory: Memory | None, *, max_b
     ScanError
         When what nobody owns comes to more than `max_bytes`.
     """
-    recalled = _recall(census, probe, memory) if memory else {}
+    recalled = _recall(census, memory) if memory else {}
     listings = _list_distributions(census, probe, recalled)
-    leftover = sort_leftover(_unowned(census, probe, listings, recalled), census.sites, probe.sys_path)
+    leftover = sort_leftover(_unowned(census, listings, recalled), census.sites, probe.sys_path)
     pth_dirs = _pth_dirs([*leftover.pths, *_shipped_pths(listings, recalled)], census, probe)
     loose = []
     for site in census.sites:
-        listing = Listing(name=LAYER_NAME, site=site, layout=site_layout(site, probe))
+        listing = Listing(name=LAYER_NAME, site=site, layout=census.layouts[site])
         modules = [path for path in leftover.modules if path.startswith(site + os.sep)]
         list_leftover(modules, listing, max_bytes=max_bytes)
         loose.append(listing)
@@ -90,12 +90,12 @@ def take_inventory(census: Census, probe: Probe, memory: Memory | None, *, max_b
     )
 
 
-def _recall(census: Census, probe: Probe, memory: Memory) -> dict[str, Recalled]:
+def _recall(census: Census, memory: Memory) -> dict[str, Recalled]:
     """What `memory` has of the distributions that have a `RECORD` and nothing better."""
     found = {}
     for one in census.installed:
         if one.has_record and one.name not in census.editables and one.folder not in census.owned:
-            recalled = memory.recall(one, site_layout(one.home, probe))
+            recalled = memory.recall(one, census.layout(one))
             if recalled:
                 found[one.name] = recalled
     return found
@@ -126,17 +126,17 @@ def _list_distributions(census: Census, probe: Probe, recalled: Container[str]) 
         # dpkg knows better than the RECORD of a package that Debian took apart; conda's lists are the RECORD's.
         elif owned and not (one.has_record and probe.interpreter.base_kind is PrefixKind.CONDA):
             files = owned.files
-        listings[one.name] = list_files(Path(one.folder), layout=site_layout(one.home, probe), owned=files)
+        listings[one.name] = list_files(Path(one.folder), layout=census.layout(one), owned=files)
     return listings
 
 
-def _unowned(census: Census, probe: Probe, listings: dict[str, Listing], recalled: dict[str, Recalled]) -> list[str]:
+def _unowned(census: Census, listings: dict[str, Listing], recalled: dict[str, Recalled]) -> list[str]:
     """What lies in the site directories and belongs to no distribution. Completes all listings on the way."""
     counted = [listing for name, listing in listings.items() if name not in census.trees]
     counted += [one.listing for one in recalled.values()]
     for one in census.installed:
         if one.name in census.editables and not one.link:  # its .pth and its import hook are no leftovers
-            counted.append(list_files(Path(one.folder), layout=site_layout(one.home, probe)))
+            counted.append(list_files(Path(one.folder), layout=census.layout(one)))
     left = list(find_unlisted(counted))
     for site in set(census.sites) - {listing.site for listing in counted}:  # nothing but loose files
         try:
