@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.w160 import REQUIREMENTS
 
 from support.prefixes import UV, run
 from support.users import make_user_venv, run_script
+from support.w160 import REQUIREMENTS
 
 pytestmark = [pytest.mark.w160, pytest.mark.registry]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from likewise.errors import PlanError, UnsupportedError, UsageError
 from likewise.model.digest import EMPTY
 from likewise.model.plan import Action
@@ -254,3 +255,12 @@ def test_each_critical_distribution_has_a_reason() -> None:
     table = critical_distributions()
     assert {"dask", "dask-core", "msgpack-python", "likewise"} <= set(table)
     assert all(len(reason.split()) >= 4 for reason in table.values())
+
+
+def test_editable_whose_tree_is_gone_is_dropped_with_a_reason() -> None:
+    """An editable that can't be built any more is dropped like anything else whose files can't be shipped."""
+    gone = Distribution(name="gone", version="1", origin=Origin(kind=OriginKind.EDITABLE, path="/gone"), content=None)
+    shot = snapshot(gone, problems=(error("gone"),))
+    assert actions(make_plan(shot))["gone"] is Action.DROP
+    with pytest.raises(PlanError, match="gone"):
+        make_plan(shot, options=PlanOptions(fail_on="any"))

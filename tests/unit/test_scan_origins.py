@@ -7,7 +7,7 @@ import json
 import pytest
 
 from likewise.model.snapshot import Origin, OriginKind
-from likewise.scan.origins import local_path, origin_of, parse_direct_url, redact
+from likewise.scan.origins import local_path, origin_of, parse_direct_url, redact, redact_requirement
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,20 @@ def test_local_paths() -> None:
     assert local_path("file:///a%20b/c") == "/a b/c"
     assert local_path("https://h.invalid/a") == ""
     assert local_path("file://[broken") == ""
+
+
+@pytest.mark.parametrize(
+    ("requirement", "clean"),
+    [
+        ("numpy>=2 ; extra == 'x'", "numpy>=2 ; extra == 'x'"),
+        ("a @ git+https://u:tok@h.invalid/a@v1", "a @ git+https://h.invalid/a@v1"),
+        (
+            "a[x]@https://tok@h.invalid/a.whl ; python_version > '3'",
+            "a[x] @ https://h.invalid/a.whl ; python_version > '3'",
+        ),
+        ("a @ git+ssh://git@h.invalid/a", "a @ git+ssh://h.invalid/a"),
+    ],
+)
+def test_requirements_lose_their_credentials(requirement: str, clean: str) -> None:
+    """A requirement's URL is redacted; its name, extras, revision and marker stay."""
+    assert redact_requirement(requirement) == clean

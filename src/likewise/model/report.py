@@ -6,7 +6,7 @@ import msgspec
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage. `done` counts what it really did (``{"packed": 3, "bytes": 81234}``); all zero when nothing was needed."""
+    """One stage. `done` counts what it did (``{"packed": 3, "bytes": 81234}``); all zero when nothing was needed."""
 
     name: str
     seconds: float

@@ -70,7 +70,8 @@ def make_plan(snapshot: Snapshot, target: Target | None = None, options: PlanOpt
     critical = set(critical_distributions())
     kit = _kit(snapshot, graph)
     kept = _kept(snapshot, graph, options, critical | set(kit))
-    decisions = [_decide(d, graph, options, kept, critical) for d in snapshot.distributions]
+    broken = {p.subject for p in snapshot.problems if p.severity is Severity.ERROR}
+    decisions = [_decide(d, graph, options, kept, critical, broken) for d in snapshot.distributions]
     decisions += _decide_code(snapshot, options)
     plan = Plan(
         target=target,
@@ -172,14 +173,19 @@ def _kept(snapshot: Snapshot, graph: RequirementGraph, options: PlanOptions, alw
 
 
 def _decide(
-    d: Distribution, graph: RequirementGraph, options: PlanOptions, kept: set[str], critical: set[str]
+    d: Distribution,
+    graph: RequirementGraph,
+    options: PlanOptions,
+    kept: set[str],
+    critical: set[str],
+    broken: set[str],
 ) -> Decision:
     ignored = d.name in _names(options.ignore)
     is_critical = d.name in critical
     if d.name not in kept:
         reason = "left out as asked" if ignored else "not among package_sync_only and not required by it"
         return Decision(name=d.name, version=d.version, action=Action.DROP, reason=reason)
-    if d.content is None and d.origin.kind is not OriginKind.EDITABLE:
+    if d.content is None and (d.origin.kind is not OriginKind.EDITABLE or d.name in broken):
         return Decision(
             name=d.name,
             version=d.version,

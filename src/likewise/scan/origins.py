@@ -68,6 +68,17 @@ def redact(url: str) -> str:
     return urlunsplit((parts.scheme, netloc, _TOKEN_IN_PATH.sub("", parts.path), "", ""))
 
 
+def redact_requirement(requirement: str) -> str:
+    """`requirement` (PEP 508) with its URL, if it has one, redacted; extras, revision and marker stay."""
+    name, at, rest = requirement.partition("@")
+    if not at or "://" not in rest:
+        return requirement
+    url, *marker = rest.strip().split(maxsplit=1)
+    scheme, plus, address = url.partition("+")
+    clean = f"{scheme}+{redact(address)}" if plus and "://" not in scheme else redact(url)
+    return " ".join([f"{name.rstrip()} @ {clean}", *marker])
+
+
 def local_path(url: str) -> str:
     """The directory or file that a ``file:`` URL names, "" for any other URL."""
     try:

@@ -22,6 +22,7 @@ from likewise.scan.files import DistFiles, settle
 from likewise.scan.inventory import take_inventory
 from likewise.scan.leftover import LAYER_NAME
 from likewise.scan.memory import Memory
+from likewise.scan.origins import redact_requirement
 from likewise.scan.probe import Probe
 
 
@@ -209,7 +210,7 @@ def _describe(one: Installed, census: Census, files: DistFiles | None, source: L
         tags=one.tags,
         installer=one.installer,
         requested=one.requested,
-        requires=one.metadata.requires,
+        requires=tuple(redact_requirement(text) for text in one.metadata.requires),
         provides_extras=one.metadata.provides_extras,
         imports=editable.imports if editable else _imports(source) or one.top_level,
         metadata_path=one.folder,
