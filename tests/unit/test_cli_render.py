@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
+import types
 
 import pytest
 
@@ -124,6 +126,14 @@ def test_a_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert out == "" and err.count("\n") == 1 and "\x1b" not in err
 
 
-def test_a_library_call_is_silent_off_a_terminal() -> None:
+def test_a_library_call_is_silent_off_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a script whose stderr is a file, a Cluster says nothing of its own accord."""
+    monkeypatch.setattr("sys.stderr", io.StringIO())
     assert isinstance(default_reporter(), Silent)
+
+
+def test_a_notebook_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a Jupyter kernel, whose stderr is no terminal, a Cluster says what it does in plain lines."""
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
+    assert isinstance(default_reporter(), PlainReporter)
