@@ -163,6 +163,19 @@ def test_missing_store(tmp_path: Path) -> None:
     assert f"not in the store {tmp_path}/nowhere" in said
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_cleaned_up_kit(tmp_path: Path, shell: str) -> None:
+    """Where something has removed the kit's interpreter, and the prefix, the kit is unpacked again."""
+    launch = real_kit().launch(tmp_path / "cache")
+    assert start(launch, "-c", "").returncode == 0
+    kit = tmp_path / "cache/kits" / launch.kit_id[:16]
+    (kit / (kit / "python").read_text().strip()).unlink()
+    (tmp_path / "cache/prefixes" / launch.manifest[:16] / "launch").unlink()
+    done = start(launch, "-c", "print('ran')", shell=SHELLS[shell])
+    assert done.stdout == "ran\n", done.stderr
+    assert os.listdir(tmp_path / "cache/tmp") == []
+
+
 @pytest.mark.parametrize("damage", ["truncated", "other content", "empty"])
 def test_damaged_layer_is_named_and_fetched_again(tmp_path: Path, damage: str) -> None:
     """A damaged archive is refused by its layer's name and removed; with a new copy the next start works."""

@@ -192,6 +192,29 @@ def test_layer_without_listing_is_not_there(cache: NodeCache, store: Path) -> No
     assert (site(prefix, manifest_of(TWO)) / "two.py").read_bytes() == b"2\n"
 
 
+@pytest.mark.parametrize("helpers", [1, 2])
+def test_cleaned_up_layer(cache: NodeCache, store: Path, helpers: int) -> None:
+    """Where something has removed files of a layer from the cache (old ones in /tmp), the layer is fetched again."""
+    make(cache, store, ONE, TWO)
+    for path in ("purelib/two.py", "scripts/tool"):
+        for source in (ONE, TWO):
+            Path(cache.layer(source.digest), path).unlink(missing_ok=True)
+    third = layer("third", {"purelib/third.py": b"3\n"})
+    prefix = make(cache, store, TWO, third, helpers=helpers)
+    assert (site(prefix, manifest_of(TWO)) / "two.py").read_bytes() == b"2\n"
+    with pytest.raises(NodeError, match="one: No source has a sound copy"):  # found out, and there is no source now
+        materialise(cache, manifest_of(ONE), [], helpers=helpers)
+    assert leftovers(cache) == []
+
+
+def test_cleaned_up_prefix(cache: NodeCache, store: Path) -> None:
+    """A prefix from which something has removed the beginning is made again."""
+    prefix = make(cache, store, ONE)
+    (prefix / "launch").unlink()
+    assert make(cache, store, ONE) == prefix
+    assert (prefix / "launch").exists() and leftovers(cache) == []
+
+
 def test_two_owners_of_the_same_content(cache: NodeCache, store: Path) -> None:
     """Two distributions may own one path, when they agree on what it holds."""
     files: dict[str, Content] = {"purelib/cv2/__init__.py": b"cv2\n", "purelib/cv2/link": "__init__.py"}

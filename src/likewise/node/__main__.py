@@ -16,10 +16,10 @@ from typing import NoReturn
 
 import msgspec
 
-from likewise.errors import LikewiseError, UsageError
+from likewise.errors import LikewiseError, NodeError, UsageError
 from likewise.model.digest import Digest
 from likewise.node.cache import open_cache
-from likewise.node.materialise import materialise
+from likewise.node.materialise import is_whole, materialise
 from likewise.node.sources import DirectoryStore, UnpackedKit
 
 
@@ -62,7 +62,10 @@ def _start(options: dict[str, str], arguments: list[str]) -> NoReturn:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what is ignored survives exec
         signal.signal(number, signal.SIG_DFL)
     launch = f"{prefix}/launch"
-    os.execv(launch, [launch, *arguments])
+    try:
+        os.execv(launch, [launch, *arguments])
+    except OSError as error:
+        raise NodeError(f"The prefix can't be started ({error}).", where=prefix) from error
 
 
 def _materialise(options: dict[str, str], arguments: list[str]) -> None:
@@ -75,8 +78,9 @@ def _prefix(options: dict[str, str]) -> str:
     try:
         cache = open_cache(_option(options, "cache"))
         kit = options.get("kit")
-        if os.path.isdir(cache.prefix(_option(options, "manifest"))):
-            return cache.prefix(options["manifest"])
+        prefix = cache.prefix(_option(options, "manifest"))
+        if is_whole(prefix):
+            return prefix
         store = DirectoryStore(_option(options, "store"))
         manifest = store.manifest(Digest(options["manifest"]))
         return materialise(cache, manifest, [store], kit=UnpackedKit(kit) if kit else None)

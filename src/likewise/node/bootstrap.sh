@@ -149,10 +149,18 @@ unpack_kit() (
         fail "The kit can't be moved to $_lw_kit_dir" "Look at the folder's permissions."
 )
 
-[ -f "$_lw_kit_dir/python" ] || unpack_kit || exit
+kit_is_whole() {
+    [ -f "$_lw_kit_dir/python" ] && read -r _lw_python < "$_lw_kit_dir/python" && [ -x "$_lw_kit_dir/$_lw_python" ]
+}
+
+if [ -d "$_lw_kit_dir" ]; then # it appeared whole, so what it lacks now somebody has removed
+    own "$_lw_kit_dir"
+    kit_is_whole || { mv "$_lw_kit_dir" "$_lw_cache/tmp/kit.$$.old" && rm -rf "$_lw_cache/tmp/kit.$$.old"; }
+fi
+[ -d "$_lw_kit_dir" ] || unpack_kit || exit
 own "$_lw_kit_dir"
+kit_is_whole || fail "The kit in $_lw_kit_dir is not whole" "Remove that folder and start the cluster again."
 printf '\n' 2>/dev/null > "$_lw_cache/used/${_lw_kit_dir##*/}"
-read -r _lw_python < "$_lw_kit_dir/python"
 
 # -I ignores PYTHON* and user site, -S leaves site-packages and .pth files out, -B leaves the kit as it is; no path is
 # added but the kit's own.

@@ -27,6 +27,7 @@ class Tree:
 
     def __init__(self, root: str, *, make: bool = True) -> None:
         self._make = make
+        self._folder = ""
         self._names: list[str] = []
         self._fds = [os.open(root, DIRECTORY)]
 
@@ -39,19 +40,26 @@ class Tree:
 
     def enter(self, path: str) -> tuple[int, str]:
         """Open the directory of `path`, made when missing; its descriptor (borrowed), and the file's own name."""
-        *parts, name = path.split("/")
+        folder, _, name = path.rpartition("/")
+        if folder != self._folder:
+            self._change_to(folder)
+        return self._fds[-1], name
+
+    def _change_to(self, folder: str) -> None:
+        parts = folder.split("/") if folder else []
         common = 0
         for ours, wanted in zip(self._names, parts, strict=False):
             if ours != wanted:
                 break
             common += 1
+        self._folder = "/".join(parts[:common])
         while len(self._names) > common:
             self._names.pop()
             os.close(self._fds.pop())
         for part in parts[common:]:
             self._fds.append(self._open(part))
             self._names.append(part)
-        return self._fds[-1], name
+        self._folder = folder
 
     def _open(self, part: str) -> int:
         try:

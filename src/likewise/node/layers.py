@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -52,6 +53,11 @@ class LayerShelf:
             return self._there(digest, name) or self._fetch(digest, name)
         except OSError as error:
             raise disk_error(error, f"{name}, in {self._cache.root}") from error
+
+    def forget(self, digest: Digest) -> None:
+        """The layer's files are not all there any more: fetch it when it is asked for again."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._cache.listing(digest))
 
     def reader(self, digest: Digest) -> Callable[[str, int], bytes]:
         """Reads the first bytes (all of them when the number is negative) of a file of the layer."""

@@ -17,7 +17,7 @@ from likewise.model.digest import Digest
 from likewise.model.layer import FileEntry
 from likewise.model.manifest import LayerRef, Manifest, scheme_dirs
 from likewise.node.cache import NodeCache, locked, sweep
-from likewise.node.disk import READ, Tree, check_space, disk_error, link_or_copy
+from likewise.node.disk import READ, Tree, check_space, disk_error, link_or_copy, remove_tree
 from likewise.node.expiry import prune
 from likewise.node.generated import Generated, Place, environment_files, layer_files
 from likewise.node.helpers import run_forked
@@ -61,21 +61,22 @@ def materialise(
         half-made is visible then, and the cache stays usable.
     """
     prefix = cache.prefix(manifest.id)
-    if os.path.isdir(prefix):
+    if is_whole(prefix):
         return prefix
     try:
         with locked(cache):
-            if not os.path.isdir(prefix):
+            if not is_whole(prefix):
                 prune(cache, have_lock=True)
                 shelf = LayerShelf(cache, sources, kit)
-                try:
-                    _make(cache, manifest, shelf, helpers or len(os.sched_getaffinity(0)))
-                except BaseException:
-                    sweep(cache)  # what was being made, by the helpers too, which are gone by now
-                    raise
+                _make_or_sweep(cache, manifest, shelf, helpers or len(os.sched_getaffinity(0)))
     except OSError as error:
         raise disk_error(error, cache.root) from error
     return prefix
+
+
+def is_whole(prefix: str) -> bool:
+    """Whether the prefix is there. It appears whole; but what cleans up ``/tmp`` may have been at it since."""
+    return os.path.isfile(f"{prefix}/launch")
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -87,6 +88,17 @@ class _Part(msgspec.Struct, frozen=True):
     @property
     def is_bytecode(self) -> bool:
         return self.digest == self.ref.bytecode
+
+
+def _make_or_sweep(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, helpers: int) -> None:
+    for retry in (True, False):
+        try:
+            _make(cache, manifest, shelf, helpers)
+            return
+        except BaseException as error:
+            sweep(cache)  # what was being made, by the helpers too, which are gone by now
+            if not (retry and isinstance(error, NodeError) and error.details.get("incomplete")):
+                raise
 
 
 def _make(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, helpers: int) -> None:
@@ -106,18 +118,30 @@ def _make(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, helpers: int)
             _write_scripts(tree, scripts[ref.digest])
         for file in environment_files(manifest, place):
             _write(tree, file)
+    if os.path.lexists(place.prefix):
+        os.rename(place.prefix, f"{building}.old")
     os.rename(building, place.prefix)
+    remove_tree(f"{building}.old")
 
 
 def _lay(part: _Part, shelf: LayerShelf, building: str, place: Place) -> bytes:
     """Get one layer and link it into the prefix; the scripts that its entry points ask for, encoded."""
     entries = shelf.get(part.digest, part.ref.name)
-    own, scripts = ([], []) if part.is_bytecode else layer_files(part.ref, entries, shelf.reader(part.digest), place)
     try:
+        reader = shelf.reader(part.digest)
+        own, scripts = ([], []) if part.is_bytecode else layer_files(part.ref, entries, reader, place)
         _link(entries, shelf.folder(part.digest), building, place, {file.path for file in own}, part.ref.name)
         with Tree(building) as tree:
             for file in own:
                 _write(tree, file)
+    except FileNotFoundError as error:
+        shelf.forget(part.digest)
+        raise NodeError(
+            f"The layer in the node's cache is incomplete ({error}).",
+            where=part.ref.name,
+            todo="Start the cluster again: the layer will be fetched anew.",
+            details={"incomplete": part.digest},
+        ) from error
     except OSError as error:
         raise disk_error(error, f"{part.ref.name}, in {place.prefix}") from error
     return msgspec.msgpack.encode(scripts)

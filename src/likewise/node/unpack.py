@@ -18,7 +18,9 @@ from likewise.model.layer import FileEntry, decode_listing
 from likewise.model.zstd import ZstdDecompressor, ZstdError
 from likewise.node.disk import CREATE, READ, Tree, link_or_copy, mode, write_all
 
-BLOCK = 1 << 20
+BLOCK = 1 << 17
+"""Bytes held at a time; zstd's own blocks are as large at most."""
+
 LISTING_LIMIT = 256 << 20
 """Bytes; a listing has about 150 per file, so this is far beyond what a layer can be."""
 
@@ -101,13 +103,16 @@ class Unpacker:
             raise self._damaged("is longer than it should be")
 
     def _content(self, entry: FileEntry, fd: int) -> None:
-        missing = entry.size
-        hashed = hashlib.sha256()
+        piece = self._block[: entry.size]
+        missing = entry.size - len(piece)
+        self._block = self._block[len(piece) :]
+        hashed = hashlib.sha256(piece)
+        write_all(fd, piece)
         while missing:
             if not self._block and not self._next():
                 raise self._damaged(f"ends within {entry.path}")
             piece = self._block[:missing]
-            self._block = self._block[missing:]
+            self._block = self._block[len(piece) :]
             missing -= len(piece)
             hashed.update(piece)
             write_all(fd, piece)
