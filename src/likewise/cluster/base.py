@@ -28,6 +28,7 @@ from likewise.stages import OpenStage, Stages
 logger = logging.getLogger("likewise.cluster")
 
 _FAREWELL = 1.0  # seconds
+_GRACE = 2.0  # seconds that a process has at the end of the cluster: running tasks are lost anyway
 _T = TypeVar("_T")
 
 _inside_start: ContextVar[bool] = ContextVar("likewise_inside_start", default=False)
@@ -233,6 +234,8 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
 
     async def _close(self) -> None:
         self._ending.set()
+        for process in self._processes:
+            process.grace = min(process.grace, _GRACE)
         starting = self._starting
         if starting is not None and not _inside_start.get():
             starting.cancel()

@@ -118,7 +118,7 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
         self.name = name
         self.output = Tail()
         self.exited = asyncio.Event()
-        self._grace = grace
+        self.grace = grace
         self._process: asyncio.subprocess.Process | None = None
         self._lifeline = self._stdout = PipeEnd(-1)
         self._closing: asyncio.Task[None] | None = None
@@ -232,8 +232,8 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
         if not self.exited.is_set():
             _signal(process.pid, signal.SIGTERM)
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.exited.wait(), self._grace)
-        deadline = time.monotonic() + self._grace  # a process in an uninterruptible state can't be waited for
+                await asyncio.wait_for(self.exited.wait(), self.grace)
+        deadline = time.monotonic() + self.grace  # a process in an uninterruptible state can't be waited for
         while self.kill() and time.monotonic() < deadline:
             await asyncio.sleep(_POLL)
 
