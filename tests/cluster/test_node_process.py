@@ -226,18 +226,20 @@ asyncio.run(main())
 
 
 def test_a_forgotten_process_ends(tmp_path: Path) -> None:
-    """When nobody holds the process any more, its lifeline closes, as at the end of the client."""
-    code = "import sys; sys.stdin.read(); open('ended', 'w').close()"
+    """When nobody holds the process any more, it ends as at the end of the client."""
+    pids: list[int | None] = []
 
     async def main() -> None:
-        await NodeProcess(command(code, tmp_path))
+        process = await NodeProcess(command("import sys; print('up', flush=True); sys.stdin.read()", tmp_path))
+        await said(process, "up")
+        pids.append(process.pid)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         run(main())
         gc.collect()
     deadline = time.monotonic() + 10
-    while not (tmp_path / "ended").exists():
+    while not gone(pids[0]):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
