@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,21 +23,13 @@ from support.prefixes import clean_environ
 WHERE = "import os, sys; print(sys.prefix, os.getcwd(), os.getpid(), sys.argv[1:], sep='\\n')"
 
 
-def shell(name: str) -> Sequence[str]:
-    """The command of a shell; the machine must have it, or the test would prove nothing."""
-    argv = SHELLS[name]
-    if shutil.which(argv[0]) is None:
-        pytest.skip(f"{argv[0]} is not installed")
-    return argv
-
-
 @pytest.mark.parametrize("name", SHELLS)
 def test_cold_and_warm(tmp_path: Path, name: str) -> None:
     """Every usual shell starts it, first from nothing and then from what is there, wherever the cache lies."""
     cache = tmp_path / 'a cache\'s 🚀 "folder" $HOME'
     launch = real_kit().launch(cache)
     for _ in range(2):
-        done = start(launch, "-c", WHERE, "an arg", "$x", "", shell=shell(name))
+        done = start(launch, "-c", WHERE, "an arg", "$x", "", shell=SHELLS[name])
         assert done.returncode == 0, done.stderr
         prefix, cwd, pid, argv = done.stdout.splitlines()
         assert prefix == str(cache / "prefixes" / launch.manifest[:16])
@@ -277,7 +268,7 @@ def test_environment_does_not_leak(tmp_path: Path, evil: Path, name: str) -> Non
     launch = real_kit().launch(tmp_path / "cache")
     prefix = f"{tmp_path}/cache/prefixes/{launch.manifest[:16]}"
     for argv in (launch.argv()[1:], launch.argv()[1:], [f"{prefix}/launch"]):  # cold, warm, by itself
-        argv = [*shell(name), *argv, "-c", code]
+        argv = [*SHELLS[name], *argv, "-c", code]
         done = subprocess.run(argv, env=env, cwd=evil, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         seen, path, optimize, user_site = json.loads(done.stdout)

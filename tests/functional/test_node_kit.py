@@ -17,7 +17,7 @@ from likewise.layers.kit import write_kit
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import LayerKind, LayerSource, SourceFile, decode_listing, layer_source
 from likewise.model.manifest import Manifest
-from support.nodes import archive, distribution, layer, manifest_of
+from support.nodes import TARS, archive, distribution, layer, manifest_of
 
 PYTHON = manifest_of().python
 INTERPRETER = layer(
@@ -52,7 +52,7 @@ def test_compression_changes_nothing_else() -> None:
     assert gzip.decompress(written(level=3)) == written()
 
 
-@pytest.mark.parametrize("tar", [["tar"], ["busybox", "tar"]])
+@pytest.mark.parametrize("tar", TARS.values(), ids=TARS)
 @pytest.mark.parametrize("level", [0, 3])
 def test_every_tar_reads_it(tmp_path: Path, tar: list[str], level: int) -> None:
     """Long names, odd characters, links and modes survive GNU's tar and busybox's."""

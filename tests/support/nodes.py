@@ -31,7 +31,11 @@ from likewise.scan.probe import probe_here
 from support.prefixes import clean_environ
 from support.replica import NoFacts
 
-SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+_SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
+SHELLS = {name: argv for name, argv in _SHELLS.items() if shutil.which(argv[0])}
+"""The shells that this machine has; a node's sh may be any of them."""
+
+TARS = {name: argv for name, argv in {"gnu": ["tar"], "busybox": ["busybox", "tar"]}.items() if shutil.which(argv[0])}
 
 Content = bytes | tuple[bytes, bool] | str
 """A file's content, with its executable bit when that is set; a string is the target of a symbolic link."""
