@@ -7,6 +7,8 @@ import os
 import socket
 import sys
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -336,6 +338,23 @@ def test_two_clusters_side_by_side(marker: str) -> None:
             assert client.submit(lambda: 2).result() == 2
 
 
+def test_dashboard(marker: str) -> None:
+    """The dashboard is where the link says, on the loopback interface alone, and comes without being waited for."""
+    pytest.importorskip("bokeh")
+    with start(1, env={"M": marker}, dashboard_address=":0") as cluster:
+        link = cluster.dashboard_link
+        assert link.startswith("http://127.0.0.1:")
+        assert link.endswith("/status")
+        port = int(link.split(":")[2].split("/")[0])
+        with (
+            suppress(OSError),
+            socket.create_connection((socket.gethostbyname(socket.gethostname()), port), 1) as other,
+        ):
+            assert other.getpeername()[0].startswith("127.")
+        _until(lambda: _page(link) is not None)
+        assert "Status" in str(_page(link))
+
+
 # Workers come and go
 
 
@@ -447,6 +466,14 @@ def test_a_failed_asynchronous_start(marker: str) -> None:
 
     asyncio.run(main())
     assert wait_until_gone(marker, 0) == {}
+
+
+def _page(link: str) -> str | None:
+    try:
+        with urllib.request.urlopen(link, timeout=10) as answer:
+            return str(answer.read())
+    except urllib.error.HTTPError:
+        return None
 
 
 async def _awaited(cluster: Cluster) -> Cluster:

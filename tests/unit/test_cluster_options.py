@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from likewise.cluster.options import (
+    LATE_DASHBOARD,
     LIFELINE,
     OWN_CONFIG,
     check_options,
@@ -132,6 +133,18 @@ def test_scheduler_command() -> None:
         "-m", "distributed.cli.dask_scheduler", "--port", "0",
         "--preload", OWN_CONFIG, "--preload", LIFELINE, "--preload", "mine",
     ]  # fmt: skip
+
+
+def test_the_dashboard_comes_late() -> None:
+    """A scheduler with a dashboard starts without it and loads it afterwards, but for options that need it at once."""
+    late = scheduler_argv({"dashboard": True, "dashboard_address": ":8787"})
+    assert "--no-dashboard" in late
+    assert LATE_DASHBOARD in late
+    for options in ({"dashboard": True, "jupyter": True}, {"dashboard": True, "dashboard_prefix": "x"}):
+        argv = scheduler_argv(options)
+        assert "--dashboard" in argv
+        assert LATE_DASHBOARD not in argv
+    assert LATE_DASHBOARD not in scheduler_argv({"dashboard": False})
 
 
 def test_worker_command() -> None:

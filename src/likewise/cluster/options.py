@@ -25,6 +25,9 @@ RESERVED = frozenset(
 )
 """Flags that a cluster itself gives to scheduler and workers."""
 
+LATE_DASHBOARD = "likewise.cluster.late_dashboard"
+"""Dask preload that brings the dashboard when the scheduler already works."""
+
 _SYSTEMS = {"darwin": "macOS", "win32": "Windows", "cygwin": "Windows"}
 
 
@@ -190,8 +193,10 @@ def check_options(
 
 
 def scheduler_argv(options: Mapping[str, Any], *, preload: Sequence[str] = ()) -> list[str]:
-    """What follows the argv prefix to run a scheduler."""
-    ours = {"preload": [OWN_CONFIG, LIFELINE, *preload]}
+    """What follows the argv prefix to run a scheduler. Its dashboard comes late, where nothing needs it at once."""
+    ours: dict[str, Any] = {"preload": [OWN_CONFIG, LIFELINE, *preload]}
+    if options.get("dashboard") and not options.keys() & {"dashboard_prefix", "jupyter"}:
+        ours = {"dashboard": False, "preload": [OWN_CONFIG, LIFELINE, LATE_DASHBOARD, *preload]}
     return ["-m", "distributed.cli.dask_scheduler", *render_options({**options, **ours}, where="scheduler_options")]
 
 
