@@ -135,9 +135,7 @@ def parse_hook(source: str) -> tuple[dict[str, str], set[str]]:
             values = [_literal(argument) for argument in node.args]
             if called == "map_module" and len(values) == 2:  # editables: F.map_module("name", "/path/__init__.py")
                 mapping.update(_paths({values[0]: values[1]}))
-            elif (
-                called in ("install", "MesonpyMetaFinder") and values
-            ):  # scikit-build-core, meson-python
+            elif called in ("install", "MesonpyMetaFinder") and values:  # scikit-build-core, meson-python
                 mapping.update(_paths(values[0]))
                 names.update(n for value in values[1:2] if isinstance(value, set) for n in value if isinstance(n, str))
     return mapping, names
