@@ -204,6 +204,7 @@ def test_arguments_are_checked_first() -> None:
         {"worker_options": {"lifetiem": "1h"}},
         {"scheduler_options": {"protocol": "tcp"}},
         {"security": Security()},
+        {"package_sync_ignore": "numpy"},
     ):
         with pytest.raises(UsageError):
             start(**wrong)
@@ -325,17 +326,17 @@ def test_losing_the_scheduler_does_not_hold_up_the_end(marker: str) -> None:
     assert wait_until_gone(marker, 0) == {}
 
 
-def test_two_clusters_side_by_side(marker: str) -> None:
+def test_two_clusters_side_by_side(shared: Cluster, marker: str) -> None:
     """Two clusters in one process have their own schedulers and credentials, and end independently."""
-    with start(1, env={"M": marker}) as first:
-        with start(1, env={"M": marker}) as second:
-            assert first.scheduler_address != second.scheduler_address
-            with second.get_client() as client:
-                assert client.submit(lambda: 1).result() == 1
-            with pytest.raises((OSError, RuntimeError)):
-                Client(second.scheduler_address, security=first.security, timeout=0.6, set_as_default=False)
-        with first.get_client() as client:
-            assert client.submit(lambda: 2).result() == 2
+    with start(1, env={"M": marker}) as second:
+        assert shared.scheduler_address != second.scheduler_address
+        with Client(second, set_as_default=False) as client:
+            assert client.submit(lambda: 1).result() == 1
+        with pytest.raises((OSError, RuntimeError)):
+            Client(second.scheduler_address, security=shared.security, timeout=0.6, set_as_default=False)
+    assert wait_until_gone(marker, 0) == {}
+    with Client(shared, set_as_default=False) as client:
+        assert client.submit(lambda: 2).result() == 2
 
 
 def test_dashboard(marker: str) -> None:
@@ -388,13 +389,15 @@ def test_scaling_down_and_up_at_once(marker: str) -> None:
 
 def test_adapting(marker: str) -> None:
     """An adaptive cluster grows for work, and shrinks to its minimum afterwards."""
-    with start(0, env={"M": marker}) as cluster, cluster.get_client() as client:
+    recorder = Recorder()
+    with start(0, env={"M": marker}, reporter=recorder) as cluster, cluster.get_client() as client:
         cluster.adapt(minimum=0, maximum=2, interval="100ms", wait_count=2)
         futures = client.map(lambda x: time.sleep(0.2) or x, range(8))
         assert client.gather(futures) == list(range(8))
         assert len(cluster.scheduler_info["workers"]) >= 1
         del futures
         _until(lambda: not cluster.scheduler_info["workers"] and not cluster.workers)
+        assert not [e for e in recorder.events if isinstance(e, Notice)]  # nothing went wrong
 
 
 def test_a_worker_of_the_same_name_is_refused(marker: str) -> None:

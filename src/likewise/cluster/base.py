@@ -31,8 +31,8 @@ _FAREWELL = 1.0  # seconds
 _GRACE = 2.0  # seconds that a process has at the end of the cluster: running tasks are lost anyway
 _T = TypeVar("_T")
 
-_inside_start: ContextVar[bool] = ContextVar("likewise_inside_start", default=False)
-"""True in the task that starts a cluster and in those it makes: `_close` must not wait for it from there."""
+_starter: ContextVar[int] = ContextVar("likewise_starter", default=0)
+"""Id of the cluster that this task, or the one that made it, is starting: `_close` must not wait for that from there."""
 
 
 class NodeCluster(SpecCluster):  # type: ignore[misc]
@@ -98,7 +98,7 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
             await super()._start()
             return
         self._starting = asyncio.current_task()
-        _inside_start.set(True)
+        token = _starter.set(id(self))
         try:
             await self._prepare()
             with self._stages.stage("start", total=1 + len(self.worker_spec), unit="processes") as stage:
@@ -110,6 +110,7 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
             raise
         finally:
             self._starting = None
+            _starter.reset(token)
 
     async def _bring_up(self, stage: OpenStage) -> None:
         scheduler = self._scheduler_process()
@@ -225,7 +226,9 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
 
     async def _report_end(self, process: NodeProcess) -> None:
         await process.exited.wait()
-        if process.status == Status.failed and not self._ending.is_set():
+        # A worker that was retired (by adaptive scaling, say) or whose lifetime is over ends by itself, with 0.
+        expected = process.returncode == 0 and process is not self.scheduler
+        if process.status == Status.failed and not expected and not self._ending.is_set():
             error = process.failure("ended")
             logger.warning("%s", error)
             self._stages.reporter.report(Notice(message=error.what, subject=error.where))
@@ -237,7 +240,7 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
         for process in self._processes:
             process.grace = min(process.grace, _GRACE)
         starting = self._starting
-        if starting is not None and not _inside_start.get():
+        if starting is not None and _starter.get() != id(self):
             starting.cancel()
             await asyncio.wait([starting])
         try:
@@ -251,8 +254,11 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
 
     def _abandon(self) -> None:
         """End everything after `__init__` failed."""
-        with suppress(Exception):
-            self.close()
+        try:
+            with suppress(Exception):
+                self.close()
+        finally:
+            self._cleanup()
 
     # Two clusters may bear the same name; Dask would take them for the same.
 

@@ -143,11 +143,11 @@ class Cluster(NodeCluster):
         self._reporter = reporter or default_reporter()
         self._own_reporter = reporter is None
         self._nodes = _nodes(scheduler, worker, nodes, nanny, env, security, package_sync, self._reporter)
-        self._node_cache = Path(node_cache or resolve_settings().node).absolute()
+        self._node_cache = Path(node_cache or resolve_settings().node).expanduser().absolute()
         self._plan_options: dict[str, Any] = {
             "strict": package_sync_strict,
-            "ignore": tuple(package_sync_ignore),
-            "only": tuple(package_sync_only),
+            "ignore": _names(package_sync_ignore, "package_sync_ignore"),
+            "only": _names(package_sync_only, "package_sync_only"),
             "fail_on": package_sync_fail_on,
         }
         self._package_sync = package_sync
@@ -310,6 +310,12 @@ def _nodes(
         environ=environ,
         security=require_tls(security),
     )
+
+
+def _names(names: Iterable[str], where: str) -> tuple[str, ...]:
+    if isinstance(names, str):  # it would be taken for a list of letters
+        raise UsageError(f"A single name, {names!r}, is no list of names.", where=where, todo=f"Write [{names!r}].")
+    return tuple(names)
 
 
 def _absolute(path: str | os.PathLike[str] | None) -> str | None:
