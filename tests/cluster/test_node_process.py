@@ -17,7 +17,7 @@ import pytest
 from distributed.core import Status
 
 from likewise.cluster.process import Command, NodeProcess, SchedulerProcess, Tail, last_words, session_members
-from likewise.errors import ClusterError
+from likewise.errors import ClusterError, LayerError, NodeError
 
 IDLE = "import time; print('up', flush=True); time.sleep(60)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + IDLE
@@ -144,6 +144,22 @@ def test_its_last_words_are_in_the_error(tmp_path: Path) -> None:
         assert str(error).endswith("the last words")
         assert error.details == {"process": "worker 7", "returncode": 3, "output": ["the last words"]}
         await process.close()
+
+    run(main())
+
+
+def test_what_a_node_says_itself_is_the_error(tmp_path: Path) -> None:
+    """A node that can't make its prefix says so in a sentence, and its exit code is the kind of error."""
+    code = "import sys; sys.stderr.write('noise\\nlikewise: The kit is damaged. Remove it.\\n'); sys.exit({})"
+
+    async def main() -> None:
+        for status, kind in ((15, NodeError), (13, LayerError), (1, ClusterError)):
+            process = await NodeProcess(command(code.format(status), tmp_path))
+            await process.exited.wait()
+            error = process.failure("ended")
+            assert type(error) is kind
+            assert str(error).endswith("The kit is damaged. Remove it.")
+            await process.close()
 
     run(main())
 

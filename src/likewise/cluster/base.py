@@ -32,7 +32,7 @@ _GRACE = 2.0  # seconds that a process has at the end of the cluster: running ta
 _T = TypeVar("_T")
 
 _starter: ContextVar[int] = ContextVar("likewise_starter", default=0)
-"""Id of the cluster that this task, or the one that made it, is starting: `_close` must not wait for that from there."""
+"""Id of the cluster that this task, or the one that made it, starts: there `_close` must not wait for the start."""
 
 
 class NodeCluster(SpecCluster):  # type: ignore[misc]

@@ -23,12 +23,15 @@ from typing import Any
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
-from likewise.errors import ClusterError
+from likewise.errors import ClusterError, LayerError, LikewiseError, NodeError, StoreError
 
 GRACE = 5.0
 """Seconds that a process has to end by itself once it was asked to."""
 
 _EXCEPTION = re.compile(r"([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt|Exit)(: |$)")
+_SIGNALS = {number.value: number.name for number in signal.Signals}
+_NODE_ERRORS = {kind.exit_code: kind for kind in (LayerError, StoreError, NodeError)}
+_TOLD = "likewise: "
 _POLL = 0.01  # seconds between looks at a file that another process will write
 
 
@@ -198,15 +201,20 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
             self.status = Status.failed  # nobody asked it to end
         self.exited.set()
 
-    def failure(self, what: str) -> ClusterError:
+    def failure(self, what: str) -> LikewiseError:
         """An error that says `what` happened to the process, how it ended and what it said last."""
         said = self.output.lines()
-        how = _how(self.returncode)
-        words = "\n    ".join(last_words(said))
+        details = {"process": self.command.label, "returncode": self.returncode, "output": said}
+        # What happens before Dask runs, the node says in one sentence, with an exit code for the kind of error.
+        told = [line.removeprefix(_TOLD) for line in said if line.startswith(_TOLD)]
+        kind = _NODE_ERRORS.get(self.returncode or 0)
+        if told and kind:
+            return kind(f"The {self.command.label} can't run: {told[-1]}", where=self.command.node, details=details)
+        words = "".join(f"\n    {line}" for line in last_words(said))
         return ClusterError(
-            f"The {self.command.label} {what} ({how})." + (f" It said last:\n    {words}" if words else ""),
+            f"The {self.command.label} {what} ({_how(self.returncode)})." + (f" It said last:{words}" if words else ""),
             where=self.command.node,
-            details={"process": self.command.label, "returncode": self.returncode, "output": said},
+            details=details,
         )
 
     async def close(self) -> None:
@@ -310,7 +318,7 @@ def _how(returncode: int | None) -> str:
     if returncode is None:
         return "still running"
     if returncode < 0:
-        return f"killed by {signal.Signals(-returncode).name}"
+        return f"killed by {_SIGNALS.get(-returncode, f'signal {-returncode}')}"
     return f"exit code {returncode}"
 
 
