@@ -412,6 +412,6 @@ def _kit(kit: Manifest, sources: Sequence[LayerSource], store: LocalStore) -> tu
     by_digest = {source.digest: source for source in sources}
     store.remove(kit_key(kit.id))
     with store.create(kit_key(kit.id)) as out:
-        digest = write_kit(kit, by_digest, out)
+        digest = write_kit(kit, by_digest, out, archive=lambda layer: store.open(layer_key(layer)))
     store.put_bytes(note, digest.encode())
     return digest, True

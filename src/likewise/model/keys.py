@@ -16,7 +16,7 @@ def manifest_key(manifest_id: Digest) -> str:
 
 
 def kit_key(kit_id: Digest) -> str:
-    """The kit (``.tar.gz``) whose manifest has this id."""
+    """The kit (a tar) whose manifest has this id."""
     return f"kits/{kit_id}"
 
 
