@@ -10,6 +10,11 @@ from likewise.events import Reporter, StageAdvanced, StageFinished, StageStarted
 from likewise.model.report import LaunchReport, Stage
 
 
+def counted(number: int, noun: str) -> str:
+    """``3 layers``, ``1 layer``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class OpenStage:
     """A stage that is running. Set `summary`; count with `did` and `advance`."""
 

@@ -22,7 +22,7 @@ from likewise.layers.native import examine
 from likewise.layers.pack import write_archive
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.keys import kit_key, layer_key, manifest_key, note_key, script_key
-from likewise.model.layer import LayerSource
+from likewise.model.layer import LayerKind, LayerSource
 from likewise.model.manifest import LayerRef, Manifest
 from likewise.model.plan import Action, Plan
 from likewise.model.report import LaunchReport
@@ -36,7 +36,7 @@ from likewise.scan.code import Limits
 from likewise.scan.facts import Facts
 from likewise.scan.probe import probe_here, probe_python
 from likewise.settings import Settings, resolve_settings
-from likewise.stages import Stages
+from likewise.stages import Stages, counted
 from likewise.store.local import LocalStore
 
 __all__ = ["PlanOptions", "Prepared", "Resolved", "open_store", "plan", "prepare", "publish", "resolve", "scan"]
@@ -105,6 +105,7 @@ class Resolved:
     snapshot: Snapshot
     plan: Plan
     layers: tuple[LayerSource, ...]  # in the manifest's order
+    needs: dict[str, str]  # the C library and its like: family -> version
     problems: tuple[Problem, ...]
 
 
@@ -189,9 +190,10 @@ def resolve(
     interpreter = scanned.snapshot.interpreter
     wanted = {d.name for d in chosen.decisions if d.action is not Action.DROP}
     facts = Facts(settings.facts, interpreter.base_prefix)  # of what lies outside the prefix
-    with stages.stage("build") as stage:
+    editables = [editable for editable in scanned.editables if editable.name in wanted]
+    with stages.stage("build", total=len(editables), unit="packages") as stage:
         built = build_editables(
-            [e for e in scanned.editables if e.name in wanted],
+            editables,
             python=interpreter.executable,
             notes=store,
             work=settings.work,
@@ -207,21 +209,22 @@ def resolve(
         cleaned = [without_credentials(sources[name]) for name in sorted(sources) if name in wanted]
         kept = [source for source, _ in cleaned]
         native = examine([python_layer, *kept], interpreter=interpreter, facts=facts, work=settings.work)
-        stage.summary = f"Python {interpreter.version}, {len(native.source.files) if native.source else 0} libraries"
+        outside = len(native.source.files) if native.source else 0
+        stage.summary = f"Python {interpreter.version}, {counted(outside, 'library file')} from outside"
     facts.save()
     layers = [python_layer, *kept, *([native.source] if native.source else [])]
     problems = (*chosen.problems, *built.problems, *python_problems, *native.problems)
     problems += tuple(problem for _, found in cleaned for problem in found)
-    return Resolved(snapshot=scanned.snapshot, plan=chosen, layers=tuple(layers), problems=problems)
+    return Resolved(snapshot=scanned.snapshot, plan=chosen, layers=tuple(layers), needs=native.needs, problems=problems)
 
 
 def compare(manifest: Manifest, layers: Sequence[LayerSource]) -> tuple[Difference, ...]:
     """How `layers` (the client now) differ from `manifest`, one difference for each layer concerned."""
-    then = {ref.name: ref for ref in manifest.layers}
-    now = {layer.name: layer for layer in layers}
+    then = {(ref.kind, ref.name): ref for ref in manifest.layers}
+    now = {(layer.kind, layer.name): layer for layer in layers}
     differences = []
-    for name in sorted(then.keys() | now.keys()):
-        old, new = then.get(name), now.get(name)
+    for kind, name in sorted(then.keys() | now.keys()):
+        old, new = then.get((kind, name)), now.get((kind, name))
         if old is None or new is None or old.digest != new.digest:
             differences.append(
                 Difference(
@@ -286,7 +289,9 @@ def _scan(settings: Settings, python: str | None, stages: Stages) -> Scanned:
         limits = Limits(max_bytes=settings.code_max_bytes, max_entries=settings.code_max_entries)
         scanned = scan_prefix(probe, facts_dir=settings.facts, limits=limits, reporter=stages.reporter)
         snapshot = scanned.snapshot
-        stage.summary = f"{len(snapshot.distributions)} distributions, {len(snapshot.code)} code roots"
+        stage.summary = (
+            f"{counted(len(snapshot.distributions), 'distribution')}, {counted(len(snapshot.code), 'code root')}"
+        )
     return scanned
 
 
@@ -322,7 +327,7 @@ def _bytecode(
             note = source.digest.encode() if source else _NO_BYTECODE
             store.put_bytes(note_key(kind, layer.digest), note, replace=True)
         stage.did(compiled=len(missing))
-        stage.summary = f"{len(missing)} layers compiled, {len(resolved.layers) - len(missing)} unchanged"
+        stage.summary = f"{counted(len(missing), 'layer')} compiled, {len(resolved.layers) - len(missing)} unchanged"
     return {layer: code for layer, code in known.items() if code}, list(compiled.values())
 
 
@@ -361,7 +366,7 @@ def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, 
                 pool.shutdown(cancel_futures=True)
                 raise
         stage.did(packed=len(missing), bytes=size)
-        stage.summary = f"{len(missing)} layers packed" if missing else "nothing to pack"
+        stage.summary = f"{counted(len(missing), 'layer')} packed" if missing else "nothing to pack"
     return len(missing)
 
 
@@ -389,6 +394,7 @@ def _manifest(resolved: Resolved, bytecode: Mapping[Digest, Digest]) -> Manifest
         before=tuple(root.name for root in code if root.position is CodePosition.BEFORE),
         after=tuple(root.name for root in code if root.position is CodePosition.AFTER),
         kit=resolved.plan.kit,
+        needs=dict(sorted(resolved.needs.items())),
     )
 
 
@@ -399,7 +405,7 @@ def _kit_manifest(manifest: Manifest) -> Manifest:
         target=manifest.target,
         python=manifest.python,
         cache_tag=manifest.cache_tag,
-        layers=(first, *(ref for ref in rest if ref.name in manifest.kit)),
+        layers=(first, *(ref for ref in rest if ref.kind is LayerKind.DISTRIBUTION and ref.name in manifest.kit)),
     )
 
 

@@ -49,7 +49,7 @@ def running(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=clean_environ(),
+        env=clean_environ(TMPDIR=str(tmp_path)),  # what a killed client leaves there goes with the test
         start_new_session=True,  # its Ctrl-C is not ours
     )
     assert client.stdout is not None

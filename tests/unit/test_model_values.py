@@ -371,6 +371,7 @@ def test_manifest_id_depends_on_every_field() -> None:
         "before": ("code-0",),
         "after": ("code-0",),
         "kit": (),
+        "needs": {"GLIBC": "2.99"},
         "format": 2,
     }
     assert set(MANIFEST.__struct_fields__) == set(other)

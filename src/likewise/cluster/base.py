@@ -23,7 +23,7 @@ from likewise.cluster.verify import SCHEDULER
 from likewise.errors import ClusterError, LikewiseError
 from likewise.events import Notice, Reporter, Silent
 from likewise.model.report import LaunchReport
-from likewise.stages import OpenStage, Stages
+from likewise.stages import Stages, counted
 
 logger = logging.getLogger("likewise.cluster")
 
@@ -104,7 +104,9 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
             with self._stages.stage("start", total=1 + len(self.worker_spec), unit="processes") as stage:
                 await self._bring_up(stage)
                 stage.did(processes=len(self._processes))
-                stage.summary = f"scheduler and {len(self._early)} workers on {self._node_count()} nodes"
+                stage.summary = (
+                    f"scheduler, {counted(len(self._early), 'worker')}, {counted(self._node_count(), 'node')}"
+                )
         except BaseException:
             await self._close()
             raise

@@ -41,6 +41,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         Names of the code layers on ``sys.path`` before the standard library, and after site-packages, in order.
     kit : tuple of str
         Names of the layers that are enough to join a cluster.
+    needs : dict
+        Lowest versions that a node must offer, by family: ``{"GLIBC": "2.35", "GLIBCXX": "3.4.30"}``.
     """
 
     target: Target
@@ -50,6 +52,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     kit: tuple[str, ...] = ()
+    needs: dict[str, str] = {}
     format: int = FORMAT
 
     def encode(self) -> bytes:

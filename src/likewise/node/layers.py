@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -139,7 +140,12 @@ class LayerShelf:
                 write_all(fd, listing)
             finally:
                 os.close(fd)
-            os.rename(into, old)
+            try:
+                os.rename(into, old)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                remove_tree(into)  # somebody was quicker: the cache's lock was removed with the cache, say
             os.rename(f"{into}.listing", self._cache.listing(digest))
         except BaseException:
             remove_tree(into)
