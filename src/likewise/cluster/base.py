@@ -23,7 +23,7 @@ from likewise.cluster.verify import SCHEDULER
 from likewise.errors import ClusterError, LikewiseError
 from likewise.events import Notice, Reporter, Silent
 from likewise.model.report import LaunchReport
-from likewise.stages import Stages, counted
+from likewise.stages import OpenStage, Stages, counted
 
 logger = logging.getLogger("likewise.cluster")
 
