@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -286,6 +286,7 @@ def publish(
 def _scan(settings: Settings, python: str | None, stages: Stages) -> Scanned:
     with stages.stage("scan") as stage:
         probe = probe_python(python) if python else probe_here()
+        _tag_cache(settings.cache)
         limits = Limits(max_bytes=settings.code_max_bytes, max_entries=settings.code_max_entries)
         scanned = scan_prefix(probe, facts_dir=settings.facts, limits=limits, reporter=stages.reporter)
         snapshot = scanned.snapshot
@@ -293,6 +294,15 @@ def _scan(settings: Settings, python: str | None, stages: Stages) -> Scanned:
             f"{counted(len(snapshot.distributions), 'distribution')}, {counted(len(snapshot.code), 'code root')}"
         )
     return scanned
+
+
+def _tag_cache(folder: Path) -> None:
+    """Say that `folder` is a cache, so that backups and our own walk through loose code leave it alone."""
+    tag = folder / "CACHEDIR.TAG"
+    if not tag.exists():
+        with suppress(OSError):  # who can't write there is told by the store
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tag.write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Made by likewise; may be removed.\n")
 
 
 def _plan_summary(plan: Plan) -> str:

@@ -318,3 +318,11 @@ def test_ten_thousand_files_are_walked_quickly(tmp_path: Path) -> None:
     started = time.perf_counter()
     assert shipped(scan_folder(tmp_path)) == {"a.py"}
     assert time.perf_counter() - started < 1, sys.version
+
+
+def test_a_tagged_cache_is_no_code(tmp_path: Path) -> None:
+    """A folder with a CACHEDIR.TAG is left out, whatever lies in it; the same folder without it is code."""
+    write(tmp_path, "main.py", "cache/work/module.py")
+    assert shipped(scan_folder(tmp_path)) == {"main.py", "cache/work/module.py"}
+    write(tmp_path, "cache/CACHEDIR.TAG")
+    assert shipped(scan_folder(tmp_path)) == {"main.py"}

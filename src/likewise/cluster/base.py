@@ -104,9 +104,8 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
             with self._stages.stage("start", total=1 + len(self.worker_spec), unit="processes") as stage:
                 await self._bring_up(stage)
                 stage.did(processes=len(self._processes))
-                stage.summary = (
-                    f"scheduler, {counted(len(self._early), 'worker')}, {counted(self._node_count(), 'node')}"
-                )
+                workers, nodes = counted(len(self._early), "worker"), counted(self._node_count(), "node")
+                stage.summary = f"scheduler and {workers} on {nodes}"
         except BaseException:
             await self._close()
             raise

@@ -18,7 +18,8 @@ from likewise.scan.code_roots import Candidate, is_beneath
 SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
 SKIPPED_SUFFIXES = (".egg-info", ".dist-info", ".egg")
 BUILD_OUTPUT = frozenset({"build", "dist"})
-PREFIX_MARKS = frozenset({"pyvenv.cfg", "conda-meta"})
+FOREIGN_MARKS = frozenset({"pyvenv.cfg", "conda-meta", "CACHEDIR.TAG"})
+"""What a prefix has in it, or a cache (the Cache Directory Tagging Specification): ours, and those of other tools."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,8 +129,8 @@ class _Walk:
             return []
         self._tally(folder.relative, len(entries))
         names = {e.name for e in entries}
-        if folder.relative and names & PREFIX_MARKS:
-            return []  # another prefix
+        if folder.relative and names & FOREIGN_MARKS:
+            return []  # another prefix, or a cache
         if ".gitignore" in names:
             folder = replace(folder, ignores=folder.ignores.within(folder.path))
         has_code = any(is_module(name) for name in names)
