@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -119,10 +119,13 @@ def test_known_layers_need_no_source(cache: NodeCache, store: Path) -> None:
 
 
 class Listed:
-    """A source that notes what it is asked; `data` is what it gives."""
+    """A source that notes what it is asked; `data` is what it gives, `more` further copies after refused ones."""
 
-    def __init__(self, name: str, data: dict[Digest, bytes], error: OSError | None = None) -> None:
-        self.name, self.data, self.error = name, data, error
+    def __init__(
+        self, name: str, data: dict[Digest, bytes], error: OSError | None = None, more: Sequence[bytes] = ()
+    ) -> None:
+        self.name, self.data, self.error, self.more = name, data, error, list(more)
+        self.accepted: list[Digest] = []
         self.rejected: list[Digest] = []
 
     def __str__(self) -> str:
@@ -135,8 +138,16 @@ class Listed:
             raise FileNotFoundError(digest)
         return io.BytesIO(self.data[digest])
 
-    def reject(self, digest: Digest) -> None:
+    def accept(self, digest: Digest) -> None:
+        self.accepted.append(digest)
+
+    def reject(self, digest: Digest) -> bool:
         self.rejected.append(digest)
+        return bool(self.more) and self._next(digest)
+
+    def _next(self, digest: Digest) -> bool:
+        self.data[digest] = self.more.pop(0)
+        return True
 
 
 def test_damaged_copy_is_fetched_from_the_next_source(cache: NodeCache, store: Path) -> None:
@@ -149,6 +160,17 @@ def test_damaged_copy_is_fetched_from_the_next_source(cache: NodeCache, store: P
     prefix = Path(materialise(cache, manifest_of(TWO), [Listed("empty", {}), broken, bad, good]))
     assert (site(prefix, manifest_of(TWO)) / "two.py").read_bytes() == b"2\n"
     assert bad.rejected == [TWO.digest] and good.rejected == broken.rejected == []
+    assert good.accepted == [TWO.digest] and bad.accepted == broken.accepted == []
+    assert leftovers(cache) == []
+
+
+def test_source_with_several_copies_is_asked_again(cache: NodeCache, store: Path) -> None:
+    """A source that has another copy is asked for it as long as it has one, and only the sound one is accepted."""
+    put(store, TWO)
+    whole = (store / layer_key(TWO.digest)).read_bytes()
+    source = Listed("peers", {TWO.digest: whole[:-5]}, more=[whole[:-1] + b"?", whole])
+    materialise(cache, manifest_of(TWO), [source])
+    assert source.rejected == [TWO.digest] * 2 and source.accepted == [TWO.digest]
     assert leftovers(cache) == []
 
 

@@ -90,26 +90,39 @@ class LayerShelf:
         if adopted is not None:
             return adopted
         for source in self._sources:
-            try:
-                stream = source.open(digest)
-            except OSError as error:
-                missing = isinstance(error, FileNotFoundError)
-                problems.append(f"{source}: {'it is not there' if missing else error}")
-                continue
-            with stream:
-                try:
-                    return self._publish(digest, partial(unpack, stream, digest, name=name))
-                except DamagedCopy as error:
-                    problems.append(f"{source}: {error.what}")
-                    source.reject(digest)
-                except UnreadableCopy as error:
-                    problems.append(f"{source}: {error.what}")
+            again = True
+            while again:
+                entries, again = self._from(source, digest, name, problems)
+                if entries is not None:
+                    return entries
         raise NodeError(
             "No source has a sound copy of the layer" + "".join(f"; {p}" for p in problems).rstrip(".") + ".",
             where=name,
             todo="Start the cluster again: what was damaged is removed, and the client makes it anew.",
             details={"layer": name, "digest": digest, "problems": problems},
         )
+
+    def _from(
+        self, source: Source, digest: Digest, name: str, problems: list[str]
+    ) -> tuple[tuple[FileEntry, ...] | None, bool]:
+        """The layer's files from this source, and without them whether it may have another copy."""
+        try:
+            stream = source.open(digest)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            problems.append(f"{source}: {'it is not there' if missing else error}")
+            return None, False
+        with stream:
+            try:
+                entries = self._publish(digest, partial(unpack, stream, digest, name=name))
+            except DamagedCopy as error:
+                problems.append(f"{source}: {error.what}")
+                return None, source.reject(digest)
+            except UnreadableCopy as error:
+                problems.append(f"{source}: {error.what}")
+                return None, False
+        source.accept(digest)
+        return entries, False
 
     def _adopt(self, digest: Digest, name: str, problems: list[str]) -> tuple[FileEntry, ...] | None:
         kit = self._kit

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import os
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from likewise.errors import NodeError
 from likewise.model.digest import Digest
 from likewise.model.keys import layer_key, manifest_key
 from likewise.model.manifest import Manifest, decode_manifest
+from likewise.node.door import WAIT, ask
 
 
 class Source(Protocol):
@@ -20,8 +22,12 @@ class Source(Protocol):
         """The archive, for reading once. FileNotFoundError when it is not there, OSError when it can't be had."""
         ...
 
-    def reject(self, digest: Digest) -> None:
-        """This copy is damaged: don't offer it again, and remove it if that is possible."""
+    def accept(self, digest: Digest) -> None:
+        """The layer was unpacked from this copy and every byte of it checked."""
+        ...
+
+    def reject(self, digest: Digest) -> bool:
+        """This copy is damaged: don't offer it again, and remove it if that is possible. Whether to ask once more."""
         ...
 
     def __str__(self) -> str: ...
@@ -40,10 +46,14 @@ class DirectoryStore:
         """The archive of the layer."""
         return open(f"{self._root}/{layer_key(digest)}", "rb", buffering=0)
 
-    def reject(self, digest: Digest) -> None:
+    def accept(self, digest: Digest) -> None:
+        """Nothing to do: nobody else is served from here."""
+
+    def reject(self, digest: Digest) -> bool:
         """Remove the damaged copy, so that the client makes it anew the next time."""
         with contextlib.suppress(OSError):
             os.unlink(f"{self._root}/{layer_key(digest)}")
+        return False
 
     def manifest(self, manifest_id: Digest) -> Manifest:
         """The manifest with this id.
@@ -89,3 +99,65 @@ class UnpackedKit:
                 return file.read()
         except FileNotFoundError:
             return None
+
+
+class AgentSource:
+    """The node's agent, which gets archives from other nodes of the cluster.
+
+    Parameters
+    ----------
+    cache_root : str
+        The node's cache.
+    cluster : str
+        The cluster's id.
+    wait : float
+        Seconds to wait for the agent to open its door.
+    """
+
+    def __init__(self, cache_root: str, cluster: str, *, wait: float = WAIT) -> None:
+        self._folder = f"{cache_root}/agents"
+        self._cluster = cluster
+        self._wait = wait
+
+    def __str__(self) -> str:
+        return "the other nodes"
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """The archive of the layer; waits until the agent has it.
+
+        Raises
+        ------
+        FileNotFoundError
+            When nobody has it.
+        NodeError
+            When there is no agent, or it can't keep the archive (a full disk, say).
+        """
+        return open(self._ask({"get": digest})["path"], "rb", buffering=0)
+
+    def accept(self, digest: Digest) -> None:
+        """From now on the agent gives this copy to others."""
+        with contextlib.suppress(OSError, NodeError):  # this node has what it needs
+            self._ask({"good": digest})
+
+    def reject(self, digest: Digest) -> bool:
+        """The agent drops this copy and does not ask whoever gave it again."""
+        return bool(self._ask({"bad": digest}).get("again"))
+
+    def manifest(self, manifest_id: Digest) -> Manifest:
+        """The manifest with this id.
+
+        Raises
+        ------
+        NodeError
+            When nobody has it, or there is no agent.
+        """
+        try:
+            data = base64.b64decode(self._ask({"manifest": manifest_id})["data"])
+        except FileNotFoundError as error:
+            raise NodeError(
+                "The cluster does not have the manifest.", where=manifest_id[:12], todo="Start the cluster again."
+            ) from error
+        return decode_manifest(data, manifest_id)
+
+    def _ask(self, question: dict[str, str]) -> dict[str, Any]:
+        return ask(self._folder, self._cluster, question, wait=self._wait)
