@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from likewise.cluster.local import Cluster
+    from likewise.deploy import bootstrap_files, command_prefix
     from likewise.errors import LikewiseError
     from likewise.model.plan import Plan
     from likewise.model.snapshot import Snapshot
@@ -18,7 +19,18 @@ if TYPE_CHECKING:
     from likewise.sync import plan, scan
 
 __version__ = "0.1.0"
-__all__ = ["Cluster", "LikewiseError", "Plan", "Snapshot", "VerifyReport", "__version__", "plan", "scan"]
+__all__ = [
+    "Cluster",
+    "LikewiseError",
+    "Plan",
+    "Snapshot",
+    "VerifyReport",
+    "__version__",
+    "bootstrap_files",
+    "command_prefix",
+    "plan",
+    "scan",
+]
 
 _WHERE = {
     "Cluster": "likewise.cluster.local",
@@ -26,6 +38,8 @@ _WHERE = {
     "Plan": "likewise.model.plan",
     "Snapshot": "likewise.model.snapshot",
     "VerifyReport": "likewise.model.verify",
+    "bootstrap_files": "likewise.deploy",
+    "command_prefix": "likewise.deploy",
     "plan": "likewise.sync",
     "scan": "likewise.sync",
 }

@@ -24,9 +24,10 @@ ALLOWED = {
     "settings": {*VALUES},
     "stages": {*VALUES},
     "sync": {"settings", "stages", "scan", "plan", "layers", "store", "node", *VALUES},
+    "deploy": {"", "sync", "settings", "store", "node", *VALUES},
     "console": {"console", *VALUES},
     "cluster": {"cluster", "sync", "settings", "stages", "node", "store", "console", *VALUES},
-    "cli": {"cli", "cluster", "sync", "settings", "console", "", *VALUES},
+    "cli": {"cli", "cluster", "deploy", "sync", "settings", "console", "", *VALUES},
     "__main__": {"cli"},
 }
 """Part of likewise → the parts it may import; "" is the package itself."""

@@ -1,0 +1,308 @@
+"""What an operator needs to start scheduler and workers of any Dask deployment in the replica.
+
+`bootstrap_files` gives the files (``bootstrap.sh``, the kit, the manifest and its layers) and lays them out in a
+self-contained folder: on a shared disk, behind a web server, in an image, on a volume. `command_prefix` gives the argv
+prefix that runs Python in the replica on a node that can read that folder. Whatever a deployer runs as ``python -m
+distributed.cli.dask_worker …``, it runs as ``<prefix> -m distributed.cli.dask_worker …`` instead.
+
+Nothing here is secret: certificates and tokens are the deployer's own business, and no credential may be part of a
+prefix, because command lines can be read by everybody on a machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+
+import msgspec
+
+from likewise import __version__
+from likewise.errors import StoreError, UsageError
+from likewise.events import Reporter
+from likewise.model.bundle import DESCRIPTION, SCRIPT, BootstrapFile, Bundle, Written
+from likewise.model.digest import Digest, digest_bytes
+from likewise.model.keys import kit_key, layer_key, manifest_key
+from likewise.model.manifest import Manifest
+from likewise.node.command import Launch, bootstrap_script
+from likewise.settings import resolve_settings
+from likewise.store.export import write_folder
+from likewise.sync import PlanOptions, Prepared, prepare
+
+__all__ = ["BootstrapFile", "BootstrapFiles", "Bundle", "CommandPrefix", "Written", "bootstrap_files", "command_prefix"]
+
+
+class CommandPrefix(tuple[str, ...]):
+    """The argv prefix that runs Python in the replica; append ``("-m", "distributed.cli.dask_worker", …)``."""
+
+    __slots__ = ()
+
+    @property
+    def shell(self) -> str:
+        """The prefix as one piece of shell text, each word quoted where it has to be."""
+        return shlex.join(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootstrapFiles:
+    """Everything that a node reads, as files of this machine. A context manager.
+
+    The layers are read from the store of this machine, where they stay until `close`, or until this value and this
+    process are gone.
+
+    Attributes
+    ----------
+    bundle : Bundle
+        The description; it is itself among the files.
+    manifest : Manifest
+        Which layers make the environment.
+    files : mapping of str to BootstrapFile
+        By name.
+    """
+
+    bundle: Bundle
+    manifest: Manifest
+    files: Mapping[str, BootstrapFile]
+    _prepared: Prepared = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+    def write_to(self, folder: str | os.PathLike[str], *, shared: bool = False, prune: bool = False) -> Written:
+        """Lay the files out in a folder that nodes can use as a store.
+
+        Each file appears whole, by a rename, and ``bundle.json`` and ``bootstrap.sh`` come last; what is there already
+        is not written again. Nodes may read the folder meanwhile.
+
+        Parameters
+        ----------
+        folder : path
+            Made when missing. Whoever can write there decides what runs on the nodes, so a folder that everybody can
+            write to is refused.
+        shared : bool, default False
+            False: only you can read what is written (0700 and 0600), as it may be your code. True: everybody can (0755
+            and 0644), whatever the umask says; for a web server, an image, or a scheduler that runs as somebody else.
+        prune : bool, default False
+            Whether to remove layers, kits and manifests of former environments. Nodes that are told to start in one of
+            those can't any more.
+
+        Returns
+        -------
+        Written
+
+        Raises
+        ------
+        UsageError
+            When the folder is writable for everybody, or is no folder.
+        StoreError
+            When it can't be written.
+        """
+        return write_folder(Path(folder), self.files, last=(SCRIPT, DESCRIPTION), shared=shared, prune=prune)
+
+    def close(self) -> None:
+        """Give the layers back to expiry."""
+        self._prepared.close()
+
+    def __enter__(self) -> BootstrapFiles:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def bootstrap_files(
+    *,
+    ignore: Iterable[str] = (),
+    only: Iterable[str] = (),
+    strict: bool = False,
+    fail_on: str = "critical-only",
+    python: str | os.PathLike[str] | None = None,
+    reporter: Reporter | None = None,
+) -> BootstrapFiles:
+    """Scan, plan, build and pack the environment as a cluster does, and give the files that nodes need.
+
+    Parameters
+    ----------
+    ignore, only, strict, fail_on
+        As ``package_sync_ignore`` and so on of `likewise.Cluster`; see `likewise.plan.planner.PlanOptions`.
+    python : path, optional
+        The interpreter of another environment. Default: the running one, with its ``sys.path`` as it is now.
+    reporter : Reporter, optional
+        Listens to the progress.
+
+    Returns
+    -------
+    BootstrapFiles
+
+    Raises
+    ------
+    UsageError
+        An argument is wrong; before anything is scanned.
+    LikewiseError
+        Anything that goes wrong while the environment is prepared.
+    """
+    options = PlanOptions(strict=strict, ignore=_names(ignore, "ignore"), only=_names(only, "only"), fail_on=fail_on)
+    prepared = prepare(options, reporter=reporter, python=os.fspath(python) if python is not None else None)
+    try:
+        return _files(prepared)
+    except BaseException:
+        prepared.close()
+        raise
+
+
+def command_prefix(
+    *,
+    store: str,
+    files: BootstrapFiles | Bundle | str | os.PathLike[str] | None = None,
+    cache: str = "auto",
+    script: str = "",
+    kit: str = "",
+    ignore: Iterable[str] = (),
+    only: Iterable[str] = (),
+    strict: bool = False,
+    fail_on: str = "critical-only",
+    python: str | os.PathLike[str] | None = None,
+    reporter: Reporter | None = None,
+) -> CommandPrefix:
+    """The argv prefix that runs Python in the replica on a node: ``("sh", "…/bootstrap.sh", …, "--")``.
+
+    Parameters
+    ----------
+    store : str
+        Where a node finds the bundle's folder: an absolute path of the node.
+    files : BootstrapFiles, Bundle or path, optional
+        What is in that folder: the files themselves, their description, or the folder as this machine sees it.
+        Default: `bootstrap_files` with the options below (which change nothing in the folder: write it first).
+    cache : str, default "auto"
+        The node's cache: an absolute path of the node, or ``"auto"`` for the first place that is fit for it.
+    script, kit : str, optional
+        Where a node finds ``bootstrap.sh`` and the kit, if not in `store`.
+    ignore, only, strict, fail_on, python, reporter
+        As in `bootstrap_files`; only without `files`.
+
+    Returns
+    -------
+    CommandPrefix
+        A tuple of str; its `shell` is the same as text for a shell.
+
+    Raises
+    ------
+    UsageError
+        When a path is not absolute, the folder holds no bundle, or a place has a credential in it.
+    LikewiseError
+        Without `files`, as `bootstrap_files`.
+    """
+    store = _place(store, "store")
+    if files is None:
+        with bootstrap_files(
+            ignore=ignore, only=only, strict=strict, fail_on=fail_on, python=python, reporter=reporter
+        ) as made:
+            bundle = made.bundle
+    elif tuple(ignore) or tuple(only) or strict or python is not None:
+        raise UsageError(
+            "The files are chosen already, so there is nothing left to choose.",
+            where="command_prefix",
+            todo="Give ignore, only, strict and python to bootstrap_files.",
+        )
+    else:
+        bundle = _bundle(files)
+    launch = Launch(
+        script=_place(script, "script") if script else f"{store}/{SCRIPT}",
+        cache=cache if cache == "auto" else _place(cache, "cache"),
+        store=store,
+        manifest=bundle.manifest,
+        kit=_place(kit, "kit") if kit else f"{store}/{bundle.kit}",
+        kit_id=bundle.kit_id,
+        kit_sha256=bundle.kit_sha256,
+    )
+    return CommandPrefix(launch.argv())
+
+
+def read_bundle(folder: str | os.PathLike[str]) -> Bundle:
+    """The description of the bundle in `folder`.
+
+    Raises
+    ------
+    UsageError
+        When there is none.
+    """
+    path = Path(folder) / DESCRIPTION
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Bundle)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(
+            f"There is no bundle ({error}).",
+            where=str(folder),
+            todo="Write one with likewise.bootstrap_files().write_to(folder).",
+        ) from error
+
+
+def _bundle(files: BootstrapFiles | Bundle | str | os.PathLike[str]) -> Bundle:
+    if isinstance(files, Bundle):
+        return files
+    return files.bundle if isinstance(files, BootstrapFiles) else read_bundle(files)
+
+
+def _files(prepared: Prepared) -> BootstrapFiles:
+    manifest, kit = prepared.manifest, kit_key(prepared.kit_id)
+    platform = manifest.target.platform
+    digests = {ref.digest for ref in manifest.layers} | {ref.bytecode for ref in manifest.layers if ref.bytecode}
+    keys = [layer_key(digest) for digest in sorted(digests)]
+    with ThreadPoolExecutor(max_workers=resolve_settings().jobs, thread_name_prefix="likewise-hash") as pool:
+        files = list(pool.map(lambda key: _stored(prepared, key), [kit, manifest_key(manifest.id), *keys]))
+    files.append(_in_memory(SCRIPT, bootstrap_script()))
+    bundle = Bundle(
+        manifest=manifest.id,
+        kit_id=prepared.kit_id,
+        kit_sha256=prepared.kit_sha256,
+        python=manifest.target.python,
+        platform=f"{platform.os}-{platform.arch}",
+        likewise=__version__,
+        files={file.name: file.sha256 for file in files},
+    )
+    files.append(_in_memory(DESCRIPTION, msgspec.json.format(msgspec.json.encode(bundle, order="sorted")) + b"\n"))
+    return BootstrapFiles(
+        bundle=bundle, manifest=manifest, files={file.name: file for file in files}, _prepared=prepared
+    )
+
+
+def _stored(prepared: Prepared, key: str) -> BootstrapFile:
+    path = prepared.store.path(key)
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+                size += len(piece)
+    except OSError as error:
+        raise StoreError(f"The content can't be read ({error}).", where=str(path), todo="Try again.") from error
+    return BootstrapFile(name=key, size=size, sha256=Digest(digest.hexdigest()), path=path)
+
+
+def _in_memory(name: str, data: bytes) -> BootstrapFile:
+    return BootstrapFile(name=name, size=len(data), sha256=digest_bytes(data), data=data)
+
+
+def _names(names: Iterable[str], where: str) -> tuple[str, ...]:
+    if isinstance(names, str):  # it would be taken for a list of letters
+        raise UsageError(f"A single name, {names!r}, is no list of names.", where=where, todo=f"Write [{names!r}].")
+    return tuple(names)
+
+
+def _place(place: str, where: str) -> str:
+    """`place` as a node can use it: an absolute path, without a slash at its end."""
+    text = os.fspath(place)
+    if any(ord(character) < 32 for character in text):
+        raise UsageError(f"{text!r} has control characters in it.", where=where, todo="Choose another place.")
+    if not PurePosixPath(text).is_absolute():
+        raise UsageError(f"{text!r} is no absolute path.", where=where, todo="Give the path as a node sees it.")
+    return text.rstrip("/") or "/"
