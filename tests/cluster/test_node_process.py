@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from distributed.core import Status
 
-from likewise.cluster.process import Command, NodeProcess, SchedulerProcess, Tail, last_words, session_members
+from likewise.cluster.local_process import LocalProcess, LocalScheduler, session_members
+from likewise.cluster.process import Command, Tail, last_words
 from likewise.errors import ClusterError, LayerError, NodeError
 
 IDLE = "import time; print('up', flush=True); time.sleep(60)"
@@ -40,7 +41,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(main, 30))
 
 
-async def said(process: NodeProcess, text: str) -> None:
+async def said(process: LocalProcess, text: str) -> None:
     """Wait until the process said `text`."""
     while text not in "\n".join(process.output.lines()):
         await asyncio.sleep(0.01)
@@ -59,7 +60,7 @@ def test_it_runs_where_and_with_what_it_was_told(tmp_path: Path) -> None:
 
     async def main() -> None:
         code = "import os; print(os.getcwd(), sorted(os.environ), os.getsid(0) == os.getpid())"
-        process = await NodeProcess(command(code, tmp_path, LC_CTYPE="C.UTF-8"))
+        process = await LocalProcess(command(code, tmp_path, LC_CTYPE="C.UTF-8"))
         await process.exited.wait()
         assert process.output.lines() == [f"{tmp_path} ['A', 'LC_CTYPE'] True"]
         await process.close()
@@ -71,7 +72,7 @@ def test_close_ends_it(tmp_path: Path) -> None:
     """A process that obeys ends within moments, and closing again does nothing."""
 
     async def main() -> None:
-        process = await NodeProcess(command(IDLE, tmp_path))
+        process = await LocalProcess(command(IDLE, tmp_path))
         assert process.status == Status.running
         await said(process, "up")
         started = time.monotonic()
@@ -89,7 +90,7 @@ def test_close_insists(tmp_path: Path) -> None:
     """A process that ignores the request is killed after the grace time."""
 
     async def main() -> None:
-        process = await NodeProcess(command(STUBBORN, tmp_path), grace=0.2)
+        process = await LocalProcess(command(STUBBORN, tmp_path), grace=0.2)
         await said(process, "up")
         await process.close()
         assert process.returncode == -signal.SIGKILL
@@ -102,7 +103,7 @@ def test_close_reaches_grandchildren(tmp_path: Path, crashed: bool) -> None:
     """What the process started ends with it, also when it is in another process group and its parent is dead."""
 
     async def main() -> None:
-        process = await NodeProcess(command(PARENT, tmp_path), grace=0.5)
+        process = await LocalProcess(command(PARENT, tmp_path), grace=0.5)
         while process.output.lines() != ["up", "up"]:
             await asyncio.sleep(0.01)
         assert process.pid is not None
@@ -122,7 +123,7 @@ def test_a_crash_is_noticed_while_grandchildren_hold_its_output(tmp_path: Path) 
     """The end of the process is seen at once, whoever else has its output open."""
 
     async def main() -> None:
-        process = await NodeProcess(command(PARENT, tmp_path), grace=0.5)
+        process = await LocalProcess(command(PARENT, tmp_path), grace=0.5)
         await said(process, "up\nup")
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -137,7 +138,7 @@ def test_its_last_words_are_in_the_error(tmp_path: Path) -> None:
     """A failure names the process, its node, how it ended and what it said last."""
 
     async def main() -> None:
-        process = await NodeProcess(command(TELL + "; sys.exit(3)", tmp_path))
+        process = await LocalProcess(command(TELL + "; sys.exit(3)", tmp_path))
         await process.exited.wait()
         error = process.failure("ended")
         assert str(error).startswith("node-3: The worker 7 ended (exit code 3).")
@@ -154,7 +155,7 @@ def test_what_a_node_says_itself_is_the_error(tmp_path: Path) -> None:
 
     async def main() -> None:
         for status, kind in ((15, NodeError), (13, LayerError), (1, ClusterError)):
-            process = await NodeProcess(command(code.format(status), tmp_path))
+            process = await LocalProcess(command(code.format(status), tmp_path))
             await process.exited.wait()
             error = process.failure("ended")
             assert type(error) is kind
@@ -170,7 +171,7 @@ def test_a_command_that_cannot_run(tmp_path: Path, argv: tuple[str, ...]) -> Non
 
     async def main() -> None:
         before = len(os.listdir("/proc/self/fd"))
-        process = NodeProcess(Command(label="worker 7", node="node-3", argv=argv, cwd=str(tmp_path), env={}))
+        process = LocalProcess(Command(label="worker 7", node="node-3", argv=argv, cwd=str(tmp_path), env={}))
         with pytest.raises(ClusterError, match=r"node-3: The worker 7 can't be started"):
             await process
         await process.close()
@@ -184,11 +185,11 @@ def test_closing_gives_every_file_back(tmp_path: Path) -> None:
     """Starting and closing leaves no open file behind, whatever the process did."""
 
     async def main() -> None:
-        first = await NodeProcess(command(TELL, tmp_path))  # whatever asyncio opens for its first process
+        first = await LocalProcess(command(TELL, tmp_path))  # whatever asyncio opens for its first process
         await first.close()
         before = len(os.listdir("/proc/self/fd"))
         for code in (TELL, IDLE):
-            process = await NodeProcess(command(code, tmp_path))
+            process = await LocalProcess(command(code, tmp_path))
             await process.close()
         assert len(os.listdir("/proc/self/fd")) == before
 
@@ -199,7 +200,7 @@ def test_closing_what_never_started(tmp_path: Path) -> None:
     """A process that was not started closes without ado."""
 
     async def main() -> None:
-        process = NodeProcess(command(IDLE, tmp_path))
+        process = LocalProcess(command(IDLE, tmp_path))
         await process.close()
         assert process.status == Status.closed
         assert process.pid is None
@@ -213,10 +214,11 @@ def test_the_lifeline_ends_with_the_client(tmp_path: Path) -> None:
     client.write_text(
         f"""
 import asyncio, os, sys, time
-from likewise.cluster.process import Command, NodeProcess
+from likewise.cluster.local_process import LocalProcess
+from likewise.cluster.process import Command
 async def main():
     code = "import sys; sys.stdin.read(); open('ended', 'w').close()"
-    process = await NodeProcess(Command(label="x", node="n", argv=({sys.executable!r}, "-c", code),
+    process = await LocalProcess(Command(label="x", node="n", argv=({sys.executable!r}, "-c", code),
                                         cwd={str(tmp_path)!r}, env={{}}))
     if os.fork() == 0:
         time.sleep(60)
@@ -230,7 +232,7 @@ asyncio.run(main())
     )
 
     async def main() -> None:
-        process = await NodeProcess(command(f"exec(open({str(client)!r}).read())", tmp_path))
+        process = await LocalProcess(command(f"exec(open({str(client)!r}).read())", tmp_path))
         await said(process, "ready")
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -246,7 +248,7 @@ def test_a_forgotten_process_ends(tmp_path: Path) -> None:
     pids: list[int | None] = []
 
     async def main() -> None:
-        process = await NodeProcess(command("import sys; print('up', flush=True); sys.stdin.read()", tmp_path))
+        process = await LocalProcess(command("import sys; print('up', flush=True); sys.stdin.read()", tmp_path))
         await said(process, "up")
         pids.append(process.pid)
 
@@ -264,7 +266,7 @@ def test_ctrl_c_does_not_reach_it(tmp_path: Path) -> None:
     """A signal to the client's process group passes the node by."""
 
     async def main() -> None:
-        process = await NodeProcess(command(IDLE, tmp_path))
+        process = await LocalProcess(command(IDLE, tmp_path))
         assert process.pid is not None
         assert os.getpgid(process.pid) != os.getpgid(0)
         await process.close()
@@ -281,7 +283,7 @@ def test_a_scheduler_tells_its_address_in_a_file(tmp_path: Path) -> None:
     )
 
     async def main() -> None:
-        process = SchedulerProcess(command(code, tmp_path), address_file=file)
+        process = LocalScheduler(command(code, tmp_path), address_file=file)
         await process
         assert await process.listening() == "tls://127.0.0.1:5"
         assert process.address == "tls://127.0.0.1:5"

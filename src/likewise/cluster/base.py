@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from abc import abstractmethod
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -20,9 +21,8 @@ from distributed.deploy.spec import SpecCluster
 
 from likewise.cluster.process import NodeProcess, SchedulerProcess
 from likewise.cluster.verify import SCHEDULER
-from likewise.errors import ClusterError, LikewiseError
+from likewise.errors import ClusterError, LikewiseError, LikewiseWarning
 from likewise.events import Notice, Reporter, Silent
-from likewise.model.report import LaunchReport
 from likewise.stages import OpenStage, Stages, counted
 
 logger = logging.getLogger("likewise.cluster")
@@ -59,6 +59,7 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
         self._starting: asyncio.Task[Any] | None = None
         self._ending = asyncio.Event()
         self._joined = asyncio.Event()
+        self._lost: list[LikewiseError] = []
         self._correcting = asyncio.Lock()
         worker = {"cls": self._open_worker, "options": worker_options}
         try:
@@ -69,6 +70,9 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
         self._i = n_workers
 
     # What a backend provides
+
+    tolerates_lost_workers = False
+    """Whether the cluster starts without a worker that ended before it joined, as long as any is left."""
 
     async def _prepare(self) -> None:
         """Do what has to be done before the first process starts."""
@@ -86,11 +90,6 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
 
     # Starting
 
-    @property
-    def report(self) -> LaunchReport:
-        """What each stage of the launch did, and how long it took."""
-        return self._stages.launch_report()
-
     async def _start(self) -> None:
         if self._starting is not None:  # awaited twice
             await asyncio.wait([self._starting])
@@ -104,7 +103,7 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
             with self._stages.stage("start", total=1 + len(self.worker_spec), unit="processes") as stage:
                 await self._bring_up(stage)
                 stage.did(processes=len(self._processes))
-                workers, nodes = counted(len(self._early), "worker"), counted(self._node_count(), "node")
+                workers, nodes = counted(len(self.worker_spec), "worker"), counted(self._node_count(), "node")
                 stage.summary = f"scheduler and {workers} on {nodes}"
         except BaseException:
             await self._close()
@@ -117,7 +116,7 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
         scheduler = self._scheduler_process()
         self._early = {name: self._worker_process(name, None) for name in self.worker_spec}
         self._processes += [scheduler, *self._early.values()]
-        await asyncio.gather(*self._processes)
+        await self._spawn_all(scheduler)
         self.scheduler = scheduler
         await self._unless_ended("ended before it was ready", scheduler.listening())
         stage.advance(1, "scheduler")
@@ -132,29 +131,61 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
         for process in self._processes:
             self._watch(process)
 
+    async def _spawn_all(self, scheduler: SchedulerProcess) -> None:
+        results = await asyncio.gather(*self._processes, return_exceptions=True)
+        for process, result in zip(list(self._processes), results, strict=True):
+            if isinstance(result, BaseException):
+                if process is scheduler or not self.tolerates_lost_workers or not isinstance(result, LikewiseError):
+                    raise result
+                self._lose(process, result)
+
     async def _unless_ended(self, what: str, awaitable: Awaitable[_T]) -> _T:
-        """The result of `awaitable`; a ClusterError as soon as any process ends before it is there."""
+        """The result of `awaitable`; a ClusterError as soon as a process ends before it is there that must not."""
         wanted = asyncio.ensure_future(awaitable)
         ends = {asyncio.ensure_future(p.exited.wait()): p for p in self._processes}
         try:
-            await asyncio.wait({wanted, *ends}, return_when=asyncio.FIRST_COMPLETED)
-            ended = next((p for future, p in ends.items() if future.done()), None)
-            if ended is not None and not wanted.done():
-                raise ended.failure(what)
+            while not wanted.done():
+                await asyncio.wait({wanted, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                for future in [future for future in ends if future.done()]:
+                    process = ends.pop(future)
+                    if not wanted.done() and process in self._processes:
+                        self._lose(process, process.failure(what))
             return await wanted
         finally:
             for future in (wanted, *ends):
                 future.cancel()
             await asyncio.gather(wanted, *ends, return_exceptions=True)
 
+    def _lose(self, process: NodeProcess, error: LikewiseError) -> None:
+        """Go on without the worker that ended while the cluster started, where that is tolerated; else raise `error`.
+
+        Raises
+        ------
+        LikewiseError
+            `error`, or one that names every worker when none is left.
+        """
+        if process.name not in self._early or not self.tolerates_lost_workers:
+            raise error
+        self._lost.append(error)
+        self._processes.remove(process)
+        self._early.pop(process.name)
+        self.worker_spec.pop(process.name, None)
+        if not self._early:
+            raise _none_left(self._lost)
+        warnings.warn(
+            f"The cluster goes on without the {process.command.label}: {error}", LikewiseWarning, stacklevel=2
+        )
+        self._stages.reporter.report(Notice(message=error.what, subject=error.where))
+        self._joined.set()
+
     async def _all_joined(self, stage: OpenStage) -> None:
-        missing = set(self._early)
-        while missing:
+        joined: set[Any] = set()
+        while missing := self._early.keys() - joined:
             self._joined.clear()
             for name in missing & self.observed:
                 stage.advance(1, self._early[name].command.label)
-                missing.discard(name)
-            if missing:
+                joined.add(name)
+            if self._early.keys() - joined:
                 await self._joined.wait()
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
@@ -268,3 +299,14 @@ class NodeCluster(SpecCluster):  # type: ignore[misc]
 
     def __hash__(self) -> int:
         return id(self)
+
+
+def _none_left(errors: Sequence[LikewiseError]) -> LikewiseError:
+    """What stopped the cluster when every worker was lost."""
+    if len(errors) == 1:
+        return errors[0]
+    said = "".join(f"\n  {error}" for error in errors)
+    return ClusterError(
+        f"None of the {len(errors)} workers could be started:{said}",
+        details={"errors": [error.as_dict() for error in errors]},
+    )

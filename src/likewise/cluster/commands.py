@@ -11,6 +11,7 @@ from typing import Any
 import dask.config
 from distributed.security import Security
 
+from likewise.cluster.certificates import make_security
 from likewise.cluster.client_config import portable_config
 from likewise.cluster.environ import basic_environ, check_environ, dask_environ, tls_environ
 from likewise.cluster.options import scheduler_argv, worker_argv
@@ -138,8 +139,8 @@ def client_environ(
     return environ, config
 
 
-def require_tls(security: Security | bool | None) -> Security:
-    """The credentials of the cluster: given, or made for it alone.
+def require_tls(security: Security | bool | None, *, check_name: bool = False) -> Security:
+    """The credentials of the cluster: given, or made for it alone (with `check_name` as in `ClusterSecurity`).
 
     Raises
     ------
@@ -147,7 +148,7 @@ def require_tls(security: Security | bool | None) -> Security:
         When they would leave connections in the clear.
     """
     if security is None or security is True:
-        return Security.temporary()
+        return make_security(check_name=check_name)
     needed = ["tls_ca_file", *(f"tls_{role}_cert" for role in ("client", "scheduler", "worker"))]
     if not isinstance(security, Security) or not all(getattr(security, name) for name in needed):
         raise UsageError(

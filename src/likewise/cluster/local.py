@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import shutil
@@ -14,34 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import dask.config
-import msgspec
 from dask.system import CPU_COUNT
-from distributed import Client
 from distributed.cli import dask_scheduler, dask_worker
-from distributed.core import Status
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
 from likewise.cluster.base import NodeCluster
 from likewise.cluster.commands import Nodes, address_file, client_environ, node_name, require_tls, split_preloads
-from likewise.cluster.environment import Environment, environment_of
+from likewise.cluster.local_process import LocalProcess, LocalScheduler
 from likewise.cluster.options import check_options, cluster_shape, memory_bytes, require_local_nodes
-from likewise.cluster.process import NodeProcess, SchedulerProcess
-from likewise.cluster.verify import client_differences, verify_nodes
-from likewise.console.render import ConsoleReporter, default_reporter
-from likewise.errors import ClusterError, UsageError, VerifyError
+from likewise.cluster.process import NodeProcess
+from likewise.cluster.replica import PackageSync, Replica, names
+from likewise.errors import UsageError
 from likewise.events import Notice, Reporter
-from likewise.model.report import LaunchReport
-from likewise.model.verify import VerifyReport
 from likewise.settings import resolve_settings
 
 if TYPE_CHECKING:
-    from likewise.sync import Prepared
+    pass
 
 _HOST = "127.0.0.1"
 
 
-class Cluster(NodeCluster):
+class Cluster(Replica, NodeCluster):
     """A Dask cluster on this computer whose scheduler and workers run in a replica of your environment.
 
     Workers run in a folder of their own, so relative paths do not lead to the client's files.
@@ -140,21 +133,18 @@ class Cluster(NodeCluster):
             "death_timeout": death_timeout,
             **(worker_options or {}),
         }
-        self._reporter = reporter or default_reporter()
-        self._own_reporter = reporter is None
+        sync = PackageSync(
+            enabled=package_sync,
+            strict=package_sync_strict,
+            ignore=names(package_sync_ignore, "package_sync_ignore"),
+            only=names(package_sync_only, "package_sync_only"),
+            fail_on=package_sync_fail_on,
+        )
+        self._listen(reporter)
         self._nodes = _nodes(scheduler, worker, nodes, nanny, env, security, package_sync, self._reporter)
         self._node_cache = Path(node_cache or resolve_settings().node).expanduser().absolute()
-        self._plan_options: dict[str, Any] = {
-            "strict": package_sync_strict,
-            "ignore": _names(package_sync_ignore, "package_sync_ignore"),
-            "only": _names(package_sync_only, "package_sync_only"),
-            "fail_on": package_sync_fail_on,
-        }
-        self._package_sync = package_sync
-        self._prepared: Prepared | None = None
         self._run: Path | None = None
-        if package_sync and not asynchronous:  # in the caller's thread, where Ctrl-C arrives
-            self._prepared = self._prepare_environment()
+        self._begin_replica(sync, prepare=not asynchronous)
         super().__init__(
             n_workers=n_workers,
             worker_options={"nthreads": threads, "memory_limit": memory},
@@ -166,96 +156,8 @@ class Cluster(NodeCluster):
             loop=loop,
         )
 
-    @property
-    def environment(self) -> Environment | None:
-        """What the nodes run: its id and distributions. None with ``package_sync=False``."""
-        return environment_of(self._prepared.manifest) if self._prepared else None
-
-    @property
-    def report(self) -> LaunchReport:
-        """What each stage of the launch did, and how long it took."""
-        prepared = self._prepared.report.stages if self._prepared else ()
-        return LaunchReport(stages=(*prepared, *super().report.stages))
-
-    def verify(self, *, timeout: float = 600, raise_on_difference: bool = False) -> VerifyReport:
-        """Check that every node runs exactly the manifest, and that the manifest is still your environment.
-
-        Every file on every node is read. Computations go on meanwhile.
-
-        Parameters
-        ----------
-        timeout : float
-            Seconds that each node has for its report.
-        raise_on_difference : bool
-            Whether a difference is an error.
-
-        Returns
-        -------
-        VerifyReport
-            Awaitable in an asynchronous cluster.
-
-        Raises
-        ------
-        UsageError
-            When nothing was replicated (``package_sync=False``).
-        ClusterError
-            When the cluster is closed, or has lost its scheduler.
-        VerifyError
-            With `raise_on_difference`, when anything differs.
-        """
-        if not self._package_sync:
-            raise UsageError(
-                "There is no replica to verify: this cluster runs in the nodes' own prefix.",
-                where=str(self.name),
-                todo="Start it without package_sync=False.",
-            )
-        if self.status is not Status.running or self.scheduler.status is not Status.running:
-            raise ClusterError("The cluster does not run.", where=str(self.name), todo="Start a new one.")
-        return self.sync(self._verify, timeout, raise_on_difference)  # type: ignore[no-any-return]
-
-    async def _verify(self, timeout: float, raise_on_difference: bool) -> VerifyReport:
-        assert self._prepared is not None
-        looking = asyncio.get_running_loop().run_in_executor(None, client_differences, self._prepared.drift)
-        try:
-            async with Client(self, asynchronous=True, set_as_default=False) as client:
-                nodes = self._processes_by_address()
-                report = await verify_nodes(client, nodes, self._prepared.manifest, timeout=timeout)
-        except OSError as error:
-            raise ClusterError(f"The scheduler can't be reached: {error}.", where=str(self.name)) from error
-        finally:
-            differences = await looking
-        report = msgspec.structs.replace(report, differences=(*report.differences, *differences))
-        if raise_on_difference and not report.ok:
-            raise VerifyError(
-                f"The cluster differs from its manifest in {len(report.differences)} places.",
-                where=str(self.name),
-                todo="Look at cluster.verify().differences, and start the cluster again.",
-                details={"differences": msgspec.to_builtins(report.differences)},
-            )
-        return report
-
-    def _prepare_environment(self) -> Prepared:
-        from likewise.sync import PlanOptions, prepare  # plain Dask needs none of it
-
-        try:
-            return prepare(PlanOptions(**self._plan_options), reporter=self._reporter)
-        except BaseException:
-            self._end_show()
-            raise
-
-    def _end_show(self) -> None:
-        """Leave the terminal as it was, where the reporter is our own."""
-        if self._own_reporter and isinstance(self._reporter, ConsoleReporter):
-            self._reporter.close()
-
     async def _prepare(self) -> None:
-        if self._package_sync and self._prepared is None:
-            preparing = asyncio.get_running_loop().run_in_executor(None, self._prepare_environment)
-            try:
-                self._prepared = await asyncio.shield(preparing)
-            except asyncio.CancelledError:
-                preparing.add_done_callback(_give_back)
-                raise
+        await self._prepare_replica()
         self._run = Path(tempfile.mkdtemp(prefix="likewise-"))
         for index in range(self._nodes.count):
             (self._run / node_name(index)).mkdir()
@@ -266,19 +168,17 @@ class Cluster(NodeCluster):
             return [sys.executable]
         return list(self._prepared.launch(self._node_cache / node_name(node)).argv())
 
-    def _scheduler_process(self) -> SchedulerProcess:
+    def _scheduler_process(self) -> LocalScheduler:
         assert self._run is not None
-        return SchedulerProcess(self._nodes.scheduler(self._prefix(0), self._run), address_file=address_file(self._run))
+        return LocalScheduler(self._nodes.scheduler(self._prefix(0), self._run), address_file=address_file(self._run))
 
     def _worker_process(self, name: Any, scheduler: str | None) -> NodeProcess:
         assert self._run is not None
         prefix = self._prefix(self._nodes.place(name))
-        return NodeProcess(self._nodes.worker(prefix, self._run, name, scheduler), name=name)
+        return LocalProcess(self._nodes.worker(prefix, self._run, name, scheduler), name=name)
 
     def _cleanup(self) -> None:
-        self._end_show()
-        if self._prepared is not None:
-            self._prepared.close()
+        self._end_replica()
         if self._run is not None:
             shutil.rmtree(self._run, ignore_errors=True)
 
@@ -312,20 +212,9 @@ def _nodes(
     )
 
 
-def _names(names: Iterable[str], where: str) -> tuple[str, ...]:
-    if isinstance(names, str):  # it would be taken for a list of letters
-        raise UsageError(f"A single name, {names!r}, is no list of names.", where=where, todo=f"Write [{names!r}].")
-    return tuple(names)
-
-
 def _absolute(path: str | os.PathLike[str] | None) -> str | None:
     return os.path.abspath(path) if path else None
 
 
 def _flags(command: click.Command) -> set[str]:
     return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
-
-
-def _give_back(preparing: asyncio.Future[Prepared]) -> None:
-    if not preparing.cancelled() and preparing.exception() is None:
-        preparing.result().close()

@@ -1,0 +1,216 @@
+"""What every cluster that runs in a replica of the client's environment has in common, whoever starts its nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from distributed import Client
+from distributed.core import Status
+
+from likewise.cluster.environment import Environment, environment_of
+from likewise.cluster.verify import client_differences, verify_nodes
+from likewise.console.render import ConsoleReporter, default_reporter
+from likewise.errors import ClusterError, UsageError, VerifyError
+from likewise.events import Reporter
+from likewise.model.report import LaunchReport
+from likewise.model.verify import VerifyReport
+from likewise.stages import Stages
+
+if TYPE_CHECKING:
+    from likewise.sync import Prepared
+
+
+class PackageSync(msgspec.Struct, frozen=True, kw_only=True):
+    """The ``package_sync…`` arguments of every cluster.
+
+    Attributes
+    ----------
+    enabled : bool
+        False: plain Dask in the nodes' own prefix.
+    strict, ignore, only, fail_on
+        See `likewise.plan.planner.PlanOptions`.
+    """
+
+    enabled: bool = True
+    strict: bool = False
+    ignore: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    fail_on: str = "critical-only"
+
+    @classmethod
+    def take(cls, arguments: dict[str, Any]) -> PackageSync:
+        """Take ``package_sync`` and ``package_sync_…`` out of keyword `arguments`.
+
+        Raises
+        ------
+        UsageError
+            When a single name stands where a list of names is meant.
+        """
+        return cls(
+            enabled=bool(arguments.pop("package_sync", True)),
+            strict=arguments.pop("package_sync_strict", False),
+            ignore=names(arguments.pop("package_sync_ignore", ()), "package_sync_ignore"),
+            only=names(arguments.pop("package_sync_only", ()), "package_sync_only"),
+            fail_on=arguments.pop("package_sync_fail_on", "critical-only"),
+        )
+
+    @property
+    def plan_options(self) -> Mapping[str, Any]:
+        """For `likewise.plan.planner.PlanOptions`."""
+        return {"strict": self.strict, "ignore": self.ignore, "only": self.only, "fail_on": self.fail_on}
+
+
+def names(given: Iterable[str], where: str) -> tuple[str, ...]:
+    """The value of an argument (`where`) that is a list of names.
+
+    Raises
+    ------
+    UsageError
+        For a single name, which would be taken for a list of letters.
+    """
+    if isinstance(given, str):
+        raise UsageError(f"A single name, {given!r}, is no list of names.", where=where, todo=f"Write [{given!r}].")
+    return tuple(given)
+
+
+class Replica:
+    """Mixin for a `distributed.SpecCluster` whose nodes run in a replica.
+
+    `_listen` and `_begin_replica` come before the cluster's own ``__init__``, `_end_replica` when every process has
+    ended.
+    """
+
+    name: Any
+    status: Status
+    scheduler: Any
+    _stages: Stages
+    _prepared: Prepared | None
+    _reporter: Reporter
+    _package_sync: PackageSync
+
+    def _listen(self, reporter: Reporter | None) -> None:
+        """Report to `reporter`, or to the person at the terminal or notebook."""
+        self._reporter = reporter or default_reporter()
+        self._own_reporter = reporter is None
+
+    def _begin_replica(self, package_sync: PackageSync, *, prepare: bool) -> None:
+        """Take the arguments. With `prepare` the environment is prepared at once, in the caller's thread, where Ctrl-C
+        arrives; else `_prepare_replica` does it."""
+        self._package_sync = package_sync
+        self._prepared = None
+        if package_sync.enabled and prepare:
+            self._prepared = self._prepare_environment()
+
+    async def _prepare_replica(self) -> None:
+        """Prepare the environment unless it is prepared, in a thread."""
+        if not self._package_sync.enabled or self._prepared is not None:
+            return
+        preparing = asyncio.get_running_loop().run_in_executor(None, self._prepare_environment)
+        try:
+            self._prepared = await asyncio.shield(preparing)
+        except asyncio.CancelledError:
+            preparing.add_done_callback(_give_back)
+            raise
+
+    def _prepare_environment(self) -> Prepared:
+        from likewise.sync import PlanOptions, prepare  # plain Dask needs none of it
+
+        try:
+            return prepare(PlanOptions(**self._package_sync.plan_options), reporter=self._reporter)
+        except BaseException:
+            self._end_show()
+            raise
+
+    def _end_show(self) -> None:
+        """Leave the terminal as it was, where the reporter is our own."""
+        if self._own_reporter and isinstance(self._reporter, ConsoleReporter):
+            self._reporter.close()
+
+    def _end_replica(self) -> None:
+        """Give back what was taken. May be called more than once."""
+        self._end_show()
+        if self._prepared is not None:
+            self._prepared.close()
+
+    def _processes_by_address(self) -> dict[str, str]:
+        """The node of each process that is in the cluster now."""
+        raise NotImplementedError
+
+    @property
+    def environment(self) -> Environment | None:
+        """What the nodes run: its id and distributions. None with ``package_sync=False``."""
+        return environment_of(self._prepared.manifest) if self._prepared else None
+
+    @property
+    def report(self) -> LaunchReport:
+        """What each stage of the launch did, and how long it took."""
+        prepared = self._prepared.report.stages if self._prepared else ()
+        return LaunchReport(stages=(*prepared, *self._stages.launch_report().stages))
+
+    def verify(self, *, timeout: float = 600, raise_on_difference: bool = False) -> VerifyReport:
+        """Check that every node runs exactly the manifest, and that the manifest is still your environment.
+
+        Every file on every node is read. Computations go on meanwhile.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds that each node has for its report.
+        raise_on_difference : bool
+            Whether a difference is an error.
+
+        Returns
+        -------
+        VerifyReport
+            Awaitable in an asynchronous cluster.
+
+        Raises
+        ------
+        UsageError
+            When nothing was replicated (``package_sync=False``).
+        ClusterError
+            When the cluster is closed, or has lost its scheduler.
+        VerifyError
+            With `raise_on_difference`, when anything differs.
+        """
+        self._require_replica("verify")
+        return self.sync(self._verify, timeout, raise_on_difference)  # type: ignore[attr-defined, no-any-return]
+
+    def _require_replica(self, what: str) -> None:
+        if not self._package_sync.enabled:
+            raise UsageError(
+                f"There is no replica to {what}: this cluster runs in the nodes' own prefix.",
+                where=str(self.name),
+                todo="Start it without package_sync=False.",
+            )
+        if self.status is not Status.running or self.scheduler.status is not Status.running:
+            raise ClusterError("The cluster does not run.", where=str(self.name), todo="Start a new one.")
+
+    async def _verify(self, timeout: float, raise_on_difference: bool) -> VerifyReport:
+        assert self._prepared is not None
+        looking = asyncio.get_running_loop().run_in_executor(None, client_differences, self._prepared.drift)
+        try:
+            async with Client(self, asynchronous=True, set_as_default=False) as client:
+                nodes = self._processes_by_address()
+                report = await verify_nodes(client, nodes, self._prepared.manifest, timeout=timeout)
+        except OSError as error:
+            raise ClusterError(f"The scheduler can't be reached: {error}.", where=str(self.name)) from error
+        finally:
+            differences = await looking
+        report = msgspec.structs.replace(report, differences=(*report.differences, *differences))
+        if raise_on_difference and not report.ok:
+            raise VerifyError(
+                f"The cluster differs from its manifest in {len(report.differences)} places.",
+                where=str(self.name),
+                todo="Look at cluster.verify().differences, and start the cluster again.",
+                details={"differences": msgspec.to_builtins(report.differences)},
+            )
+        return report
+
+
+def _give_back(preparing: asyncio.Future[Prepared]) -> None:
+    if not preparing.cancelled() and preparing.exception() is None:
+        preparing.result().close()
