@@ -142,9 +142,15 @@ def probe_python(executable: str | Path) -> Probe:
             "This Python could not be asked about itself.",
             where=where,
             todo="Check that it is a Python of version 3.10 or newer.",
-            details={"exit": done.returncode, "output": (done.stdout + done.stderr)[-4000:]},
+            details={"exit": done.returncode, "output": _last_line(done.stdout + done.stderr)},
         )
     return parse_interview(json.loads(answer[1]), main={}, modules={})
+
+
+def _last_line(said: str) -> str:
+    """What a program said last; one that is no Python may repeat all that it was given, on one line."""
+    lines = said.strip().splitlines() or [""]
+    return lines[-1] if len(lines[-1]) <= 200 else f"…{lines[-1][-200:]}"
 
 
 def parse_interview(raw: Mapping[str, Any], *, main: Mapping[str, Any], modules: Mapping[str, str]) -> Probe:
