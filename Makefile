@@ -29,7 +29,7 @@ lint: ## formatting, ruff, mypy strict, shell syntax
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@for script in tools/*.sh .ci/run src/likewise/node/*.sh; do sh -n "$$script" || exit 1; done
+	@for script in tools/*.sh .ci/run src/likewise/node/*.sh tests/support/*.sh; do sh -n "$$script" || exit 1; done
 
 format: ## let ruff rewrite what it can
 	@tools/venv.sh lint test
@@ -44,5 +44,5 @@ debian:
 	@tools/debian_packages.sh
 
 clean: ## remove everything that make made
-	rm -rf .venv .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .demo .bench .testbed .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 	find src tests tools examples bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `support`
 
+from support.testbed import fake_hosts  # noqa: F401 - likewise
 from support.w160 import w160_python  # noqa: F401 - a fixture of the whole suite
 
 
