@@ -8,6 +8,8 @@ import socket
 import sys
 from typing import Any
 
+_UNSTARTED = frozenset({"waiting", "ready", "constrained"})  # states of distributed.worker_state_machine
+
 
 async def whereabouts() -> dict[str, Any]:
     """Where this process runs, and from which prefix."""
@@ -51,3 +53,8 @@ async def verify_prefix(node: str, timeout: float) -> tuple[int, bytes, str]:
             await process.wait()
         raise
     return process.returncode or 0, out, said.decode("utf-8", "replace")
+
+
+def unstarted_tasks(dask_worker: Any) -> list[Any]:
+    """Keys of the tasks that this worker was given and has not begun."""
+    return [ts.key for ts in dask_worker.state.tasks.values() if ts.state in _UNSTARTED]
