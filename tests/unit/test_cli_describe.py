@@ -13,21 +13,16 @@ from likewise.model.digest import digest_bytes
 from likewise.model.plan import Action, Decision, Plan
 from likewise.model.report import LaunchReport, Stage
 from likewise.model.snapshot import (
-    CodePosition,
-    CodeRoot,
     Distribution,
-    Interpreter,
     Origin,
     OriginKind,
-    PrefixKind,
     Problem,
     Severity,
     Snapshot,
 )
-from likewise.model.target import Platform, Target
 from likewise.model.verify import Difference, DifferenceKind, NodeReport, VerifyReport
+from support.values import TARGET, make_code, make_interpreter
 
-LINUX = Platform(os="linux", arch="x86_64", libc="glibc", libc_version="2.36")
 DIGEST = digest_bytes(b"x")
 
 
@@ -38,19 +33,7 @@ def distribution(name: str, kind: OriginKind = OriginKind.INDEX, **more: object)
 
 
 SNAPSHOT = Snapshot(
-    interpreter=Interpreter(
-        implementation="cpython",
-        version="3.11.7",
-        cache_tag="cpython-311",
-        magic="a70d0d0a",
-        abiflags="",
-        platform=LINUX,
-        prefix="/venv",
-        base_prefix="/base",
-        executable="/venv/bin/python",
-        kind=PrefixKind.VENV,
-        base_kind=PrefixKind.UV,
-    ),
+    interpreter=make_interpreter(),
     distributions=(
         distribution("alpha", files=3, size=2000, content=DIGEST),
         distribution("beta", files=1, size=500, content=DIGEST, modified=("purelib/beta.py",)),
@@ -61,17 +44,7 @@ SNAPSHOT = Snapshot(
             origin=Origin(kind=OriginKind.VCS, url="https://example.invalid/delta", commit="0123456789abcdef"),
         ),
     ),
-    code=(
-        CodeRoot(
-            name="code-work",
-            path="/work",
-            why="sys.path[0]",
-            position=CodePosition.BEFORE,
-            files=2,
-            size=10,
-            content=DIGEST,
-        ),
-    ),
+    code=(make_code(name="code-work", files=2, size=10, content=DIGEST),),
     problems=(
         Problem(code="a", subject="alpha", message="is odd.", severity=Severity.NOTE),
         Problem(code="b", subject="beta", message="is broken.", severity=Severity.ERROR),
@@ -84,7 +57,7 @@ def decision(name: str, action: Action, reason: str) -> Decision:
 
 
 PLAN = Plan(
-    target=Target(platform=LINUX, python="3.11.7"),
+    target=TARGET,
     decisions=(
         decision("alpha", Action.COPY, "exact copy; same platform"),
         decision("beta", Action.COPY, "exact copy; same platform, 1 file modified since"),

@@ -33,37 +33,20 @@ from likewise.model.manifest import LayerRef, Manifest, decode_manifest, prefix_
 from likewise.model.plan import Action, Decision, Plan
 from likewise.model.report import LaunchReport, Stage
 from likewise.model.snapshot import (
-    CodePosition,
-    CodeRoot,
     Distribution,
-    Interpreter,
     Origin,
     OriginKind,
-    PrefixKind,
     Problem,
     Severity,
     Snapshot,
 )
 from likewise.model.target import Platform, Target
 from likewise.model.verify import Difference, DifferenceKind, NodeReport, VerifyReport
+from support.values import LINUX, TARGET, make_code, make_interpreter
 
-LINUX = Platform(os="linux", arch="x86_64", libc="glibc", libc_version="2.36")
-TARGET = Target(platform=LINUX, python="3.11.7")
 ONE, TWO = digest_bytes(b"one"), digest_bytes(b"two")
 PROBLEM = Problem(code="shadowed", subject="numpy", message="numpy is there twice.", severity=Severity.NOTE)
-INTERPRETER = Interpreter(
-    implementation="cpython",
-    version="3.11.7",
-    cache_tag="cpython-311",
-    magic="a70d0d0a",
-    abiflags="",
-    platform=LINUX,
-    prefix="/home/me/venv",
-    base_prefix="/usr",
-    executable="/home/me/venv/bin/python",
-    kind=PrefixKind.VENV,
-    base_kind=PrefixKind.SYSTEM,
-)
+INTERPRETER = make_interpreter(prefix="/home/me/venv", base_prefix="/usr")
 NUMPY = Distribution(
     name="numpy",
     version="2.1.0",
@@ -72,9 +55,7 @@ NUMPY = Distribution(
     requires=("x; extra == 'y'",),
     content=ONE,
 )
-CODE = CodeRoot(
-    name="code-0", path="/home/me", why="sys.path[0]", position=CodePosition.BEFORE, files=1, size=2, content=TWO
-)
+CODE = make_code(path="/home/me", size=2, content=TWO)
 SNAPSHOT = Snapshot(interpreter=INTERPRETER, distributions=(NUMPY,), code=(CODE,), problems=(PROBLEM,))
 DECISION = Decision(name="numpy", version="2.1.0", action=Action.COPY, reason="same platform", critical=True)
 PLAN = Plan(target=TARGET, decisions=(DECISION,), kit=("numpy",), problems=(PROBLEM,))

@@ -8,21 +8,16 @@ from likewise.errors import PlanError, UnsupportedError, UsageError
 from likewise.model.digest import EMPTY
 from likewise.model.plan import Action
 from likewise.model.snapshot import (
-    CodePosition,
-    CodeRoot,
     Distribution,
-    Interpreter,
     Origin,
     OriginKind,
-    PrefixKind,
     Problem,
     Severity,
     Snapshot,
 )
 from likewise.model.target import Platform, Target
 from likewise.plan.planner import PlanOptions, critical_distributions, make_plan
-
-LINUX = Platform(os="linux", arch="x86_64", libc="glibc", libc_version="2.36")
+from support.values import make_code, make_interpreter
 
 BASE = {
     "dask": ("cloudpickle",),
@@ -46,31 +41,9 @@ def dist(name: str, *requires: str, origin: OriginKind = OriginKind.INDEX, **mor
 def snapshot(*extra: Distribution, without: str = "", problems: tuple[Problem, ...] = ()) -> Snapshot:
     base = [dist(name, *requires) for name, requires in BASE.items() if name != without]
     return Snapshot(
-        interpreter=Interpreter(
-            implementation="cpython",
-            version="3.11.7",
-            cache_tag="cpython-311",
-            magic="a70d0d0a",
-            abiflags="",
-            platform=LINUX,
-            prefix="/p",
-            base_prefix="/b",
-            executable="/p/bin/python",
-            kind=PrefixKind.VENV,
-            base_kind=PrefixKind.PYENV,
-        ),
+        interpreter=make_interpreter(),
         distributions=tuple(sorted([*base, *extra], key=lambda d: d.name)),
-        code=(
-            CodeRoot(
-                name="code-0",
-                path="/work",
-                why="sys.path[0]",
-                position=CodePosition.BEFORE,
-                files=1,
-                size=1,
-                content=EMPTY,
-            ),
-        ),
+        code=(make_code(),),
         problems=problems,
     )
 
