@@ -10,6 +10,7 @@ from likewise.cluster.options import (
     LATE_DASHBOARD,
     LIFELINE,
     OWN_CONFIG,
+    SCHEDULER_SIDE,
     check_options,
     cluster_shape,
     memory_bytes,
@@ -131,7 +132,7 @@ def test_scheduler_command() -> None:
     """A scheduler loads our preloads, then the user's."""
     assert scheduler_argv({"port": 0}, preload=["mine"]) == [
         "-m", "distributed.cli.dask_scheduler", "--port", "0",
-        "--preload", OWN_CONFIG, "--preload", LIFELINE, "--preload", "mine",
+        "--preload", OWN_CONFIG, "--preload", LIFELINE, "--preload", SCHEDULER_SIDE, "--preload", "mine",
     ]  # fmt: skip
 
 

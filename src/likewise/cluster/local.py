@@ -141,7 +141,8 @@ class Cluster(Replica, NodeCluster):
             fail_on=package_sync_fail_on,
         )
         self._listen(reporter)
-        self._nodes = _nodes(scheduler, worker, nodes, nanny, env, security, package_sync, self._reporter)
+        cluster_id = self._cluster_id if package_sync else ""
+        self._nodes = _nodes(scheduler, worker, nodes, nanny, env, security, cluster_id, self._reporter)
         self._node_cache = Path(node_cache or resolve_settings().node).expanduser().absolute()
         self._run: Path | None = None
         self._begin_replica(sync, prepare=not asynchronous)
@@ -190,17 +191,22 @@ def _nodes(
     nanny: bool,
     env: Mapping[str, str] | None,
     security: Security | bool | None,
-    replica: bool,
+    cluster_id: str,
     reporter: Reporter,
 ) -> Nodes:
-    """Check the arguments that the nodes are made of."""
+    """Check the arguments that the nodes are made of; `cluster_id` is empty without a replica."""
     if count < 1:
         raise UsageError(f"nodes is {count}.", todo="Give 1 or more.")
     check_options(scheduler, _flags(dask_scheduler.main), where="scheduler_options")
     check_options(worker, _flags(dask_worker.main), where="worker_options")
     environ, config = client_environ(
-        os.environ, env, replica=replica, notice=lambda text: reporter.report(Notice(message=text, severity="note"))
+        os.environ,
+        env,
+        replica=bool(cluster_id),
+        notice=lambda text: reporter.report(Notice(message=text, severity="note")),
     )
+    if cluster_id:
+        environ["LIKEWISE_CLUSTER"] = cluster_id
     return Nodes(
         count=count,
         nanny=nanny,

@@ -19,6 +19,9 @@ LIFELINE = "likewise.cluster.lifeline"
 OWN_CONFIG = "likewise.cluster.own_config"
 """Dask preload that forgets what the machine's own Dask configuration files say."""
 
+SCHEDULER_SIDE = "likewise.cluster.scheduler_side"
+"""Dask preload that tells which environment is the current one, and helps to replace workers."""
+
 RESERVED = frozenset(
     {"--protocol", "--scheduler-file", "--tls-ca-file", "--tls-cert", "--tls-key", "--name", "--nanny", "--no-nanny"}
     | {"--nworkers", "--preload-nanny", "--pid-file"}
@@ -194,9 +197,9 @@ def check_options(
 
 def scheduler_argv(options: Mapping[str, Any], *, preload: Sequence[str] = ()) -> list[str]:
     """What follows the argv prefix to run a scheduler. Its dashboard comes late, where nothing needs it at once."""
-    ours: dict[str, Any] = {"preload": [OWN_CONFIG, LIFELINE, *preload]}
+    ours: dict[str, Any] = {"preload": [OWN_CONFIG, LIFELINE, SCHEDULER_SIDE, *preload]}
     if options.get("dashboard") and not options.keys() & {"dashboard_prefix", "jupyter"}:
-        ours = {"dashboard": False, "preload": [OWN_CONFIG, LIFELINE, LATE_DASHBOARD, *preload]}
+        ours = {"dashboard": False, "preload": [OWN_CONFIG, LIFELINE, SCHEDULER_SIDE, LATE_DASHBOARD, *preload]}
     return ["-m", "distributed.cli.dask_scheduler", *render_options({**options, **ours}, where="scheduler_options")]
 
 

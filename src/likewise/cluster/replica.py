@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,8 @@ class Replica:
     _package_sync: PackageSync
 
     def _listen(self, reporter: Reporter | None) -> None:
-        """Report to `reporter`, or to the person at the terminal or notebook."""
+        """Take an id; report to `reporter`, or to the person at the terminal or notebook."""
+        self._cluster_id = secrets.token_hex(8)
         self._reporter = reporter or default_reporter()
         self._own_reporter = reporter is None
 
