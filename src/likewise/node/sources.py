@@ -33,6 +33,14 @@ class Source(Protocol):
     def __str__(self) -> str: ...
 
 
+class Store(Source, Protocol):
+    """A source that has manifests as well."""
+
+    def manifest(self, manifest_id: Digest) -> Manifest:
+        """The manifest with this id. NodeError when it is not there, can't be read, or is not what its id says."""
+        ...
+
+
 class DirectoryStore:
     """A store in a directory that this node can read."""
 
