@@ -102,26 +102,38 @@ def _make_or_sweep(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, help
 
 
 def _make(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, helpers: int) -> None:
-    parts = {ref.digest: _Part(ref, ref.digest) for ref in manifest.layers}
-    parts.update({ref.bytecode: _Part(ref, ref.bytecode) for ref in manifest.layers if ref.bytecode})
-    missing = [part.ref for part in parts.values() if not part.is_bytecode and not shelf.has(part.digest)]
-    check_space(cache.root, size=sum(r.size for r in missing), files=sum(r.files for r in missing))
-    # bytecode is about as much as the sources, and those are a part of the layer
-    queue = sorted(parts.values(), key=lambda part: -part.ref.size // (4 if part.is_bytecode else 1))
     place = Place(prefix=cache.prefix(manifest.id), cache=cache.root, python=manifest.python)
     building = f"{cache.place('tmp')}/prefix.{manifest.id[:16]}.{os.getpid()}"
     os.mkdir(building, 0o755)
-    laid = run_forked(len(queue), lambda number: _lay(queue[number], shelf, building, place), helpers)
-    scripts = {part.digest: _SCRIPTS.decode(made) for part, made in zip(queue, laid, strict=True)}
+    lay_out(manifest.layers, shelf, building, place, helpers)
     with Tree(building) as tree:
-        for ref in manifest.layers:
-            _write_scripts(tree, scripts[ref.digest])
         for file in environment_files(manifest, place):
             _write(tree, file)
     if os.path.lexists(place.prefix):
         os.rename(place.prefix, f"{building}.old")
     os.rename(building, place.prefix)
     remove_tree(f"{building}.old")
+
+
+def lay_out(refs: Sequence[LayerRef], shelf: LayerShelf, building: str, place: Place, helpers: int) -> None:
+    """Get layers with their bytecode, link them into the directory `building`, write what is generated for each.
+
+    Raises
+    ------
+    NodeError
+        See `materialise`.
+    """
+    parts = {ref.digest: _Part(ref, ref.digest) for ref in refs}
+    parts.update({ref.bytecode: _Part(ref, ref.bytecode) for ref in refs if ref.bytecode})
+    missing = [part.ref for part in parts.values() if not part.is_bytecode and not shelf.has(part.digest)]
+    check_space(place.cache, size=sum(r.size for r in missing), files=sum(r.files for r in missing))
+    # bytecode is about as much as the sources, and those are a part of the layer
+    queue = sorted(parts.values(), key=lambda part: -part.ref.size // (4 if part.is_bytecode else 1))
+    laid = run_forked(len(queue), lambda number: _lay(queue[number], shelf, building, place), helpers)
+    scripts = {part.digest: _SCRIPTS.decode(made) for part, made in zip(queue, laid, strict=True)}
+    with Tree(building) as tree:
+        for ref in refs:
+            _write_scripts(tree, scripts[ref.digest])
 
 
 def _lay(part: _Part, shelf: LayerShelf, building: str, place: Place) -> bytes:
