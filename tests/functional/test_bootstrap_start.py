@@ -135,8 +135,8 @@ def test_process_is_the_same(tmp_path: Path) -> None:
         assert process.stdout and process.stdin
         assert int(process.stdout.readline()) == process.pid
         lease = cache / "leases" / f"{host_name()}.{process.pid}"
-        manifest, started = lease.read_text().split()
-        assert manifest == kit.manifest.id
+        manifest, started, cluster = lease.read_text().split()
+        assert (manifest, cluster) == (kit.manifest.id, "-")
         assert started == Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
         process.stdin.close()
         assert process.wait(20) == 0

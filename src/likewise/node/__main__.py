@@ -1,13 +1,14 @@
 """``python -m likewise.node COMMAND …``: what a node does. Started by bootstrap.sh and by the cluster, not by people.
 
-start --cache DIR --store DIR --manifest ID [--kit DIR] -- ARGS…   make the prefix, then become its Python
-materialise --cache DIR --store DIR --manifest ID [--kit DIR]      make the prefix and print where it is
-verify [--prefix DIR] [--node NAME]                                print a NodeReport as JSON
-prune --cache DIR                                                  remove what expired; print what, as JSON
+start --cache DIR --manifest ID [--store DIR] [--cluster ID] [--kit DIR] -- ARGS…   make the prefix, become its Python
+materialise (the same options)                                      make the prefix and print where it is
+verify [--prefix DIR] [--node NAME]                                 print a NodeReport as JSON
+prune --cache DIR                                                   remove what expired; print what, as JSON
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -18,9 +19,10 @@ import msgspec
 
 from likewise.errors import LikewiseError, NodeError, UsageError
 from likewise.model.digest import Digest
+from likewise.model.manifest import Manifest
 from likewise.node.cache import open_cache
 from likewise.node.materialise import is_whole, materialise
-from likewise.node.sources import DirectoryStore, UnpackedKit
+from likewise.node.sources import AgentSource, DirectoryStore, Store, UnpackedKit
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -81,12 +83,37 @@ def _prefix(options: dict[str, str]) -> str:
         prefix = cache.prefix(_option(options, "manifest"))
         if is_whole(prefix):
             return prefix
-        store = DirectoryStore(_option(options, "store"))
-        manifest = store.manifest(Digest(options["manifest"]))
-        return materialise(cache, manifest, [store], kit=UnpackedKit(kit) if kit else None)
+        sources = _sources(options)
+        manifest = _manifest(sources, Digest(options["manifest"]))
+        return materialise(cache, manifest, sources, kit=UnpackedKit(kit) if kit else None)
     finally:
         os.umask(old)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _sources(options: dict[str, str]) -> list[Store]:
+    """Where layers come from, the nearest first: a store that this machine can read, then the cluster's other nodes."""
+    store, cluster = options.get("store"), options.get("cluster")
+    sources: list[Store] = []
+    if store and store.startswith(("http://", "https://")):
+        from likewise.node.http_store import HttpStore  # costs 50 ms, which other nodes need not pay
+
+        sources.append(HttpStore(store))
+    elif store and (not cluster or os.access(store, os.R_OK | os.X_OK)):
+        sources.append(DirectoryStore(store))
+    if cluster:
+        sources.append(AgentSource(os.path.abspath(_option(options, "cache")), cluster))
+    if not sources:
+        raise UsageError("likewise.node needs --store or --cluster.")
+    return sources
+
+
+def _manifest(sources: Sequence[Store], manifest_id: Digest) -> Manifest:
+    """The manifest, from the first source that has it. With none, the last one's error says where it is missing."""
+    for source in sources[:-1]:
+        with contextlib.suppress(NodeError):
+            return source.manifest(manifest_id)
+    return sources[-1].manifest(manifest_id)
 
 
 def _stop(number: int, frame: object) -> NoReturn:

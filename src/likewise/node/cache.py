@@ -3,7 +3,7 @@
     <cache>/layers/<digest>/<layer path>     unpacked, checked, read-only; <digest>.listing beside it
     <cache>/prefixes/<first 16 of the id>/   hard links to the layers, and what is generated
     <cache>/kits/<first 16 of the id>/       unpacked by bootstrap.sh
-    <cache>/leases/<host>.<pid>              "<manifest id> <start time of the process>", written by bootstrap.sh
+    <cache>/leases/<host>.<pid>              "<manifest id> <start time of the process> <cluster id>", - for none
     <cache>/used/<first 16 of an id>         modified when a prefix or a kit was last used
     <cache>/work/<host>.<pid>/               the working directory of each process started from here
     <cache>/tmp/, <cache>/lock               what is being made, by the one who holds the lock
@@ -24,7 +24,7 @@ import msgspec
 from likewise.errors import NodeError
 from likewise.node.disk import check_executable, disk_error, remove_tree
 
-_KINDS = ("layers", "prefixes", "kits", "tmp", "leases", "used", "work")
+_KINDS = ("layers", "prefixes", "kits", "tmp", "leases", "used", "work", "archives", "agents", "deltas")
 
 
 class NodeCache(msgspec.Struct, frozen=True):

@@ -17,30 +17,60 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     script : str
         ``bootstrap.sh``.
     cache : str
-        The node's cache; made when missing.
-    store : str
-        A store's directory that the node can read.
+        The node's cache, made when missing; or ``auto``: the node looks for a safe and usable place itself.
     manifest : Digest
         The environment's id.
     kit : str
-        The kit's file.
+        The kit's file; ``-`` for standard input. It may be missing where the kit is unpacked already.
     kit_id, kit_sha256 : Digest
         The id of the kit's manifest, and the digest of the file.
+    store : str
+        A store's directory that the node can read; what it lacks comes from the node's agent.
+    cluster : str
+        The cluster's id, 16 hexadecimal digits; "" where there is no other node to fetch anything from.
+    hub : str
+        The address of the cluster's hub. With it and `cluster` the node starts its agent.
+    ask : bool
+        Whether the node asks the scheduler for the current manifest, cluster and hub before anything else.
+    need_bytes, need_files : int
+        The space and the number of files that a place must have room for when the node chooses it.
     """
 
     script: str
     cache: str
-    store: str
     manifest: Digest
     kit: str
     kit_id: Digest
     kit_sha256: Digest
+    store: str = ""
+    cluster: str = ""
+    hub: str = ""
+    ask: bool = False
+    need_bytes: int = 0
+    need_files: int = 0
 
-    def argv(self) -> list[str]:
-        """The command prefix; append what Python should run: ``["-m", "distributed.cli.dask_worker", …]``."""
+    def argv(self, command: str = "") -> list[str]:
+        """The command prefix; append what Python should run: ``["-m", "distributed.cli.dask_worker", …]``.
+
+        Parameters
+        ----------
+        command : str
+            Another command than to start that: ``materialise`` makes the prefix and prints where it is, ``place``
+            prints where the cache is, ``prune`` removes what has expired from the cache.
+        """
+        optional = {
+            "--store": self.store,
+            "--cluster": self.cluster,
+            "--hub": self.hub,
+            "--need-bytes": str(self.need_bytes or ""),
+            "--need-files": str(self.need_files or ""),
+            "--command": command,
+        }
         return [
-            "sh", self.script, "--cache", self.cache, "--store", self.store, "--manifest", self.manifest,
-            "--kit", self.kit, "--kit-id", self.kit_id, "--kit-sha256", self.kit_sha256, "--",
+            "sh", self.script, "--cache", self.cache, "--manifest", self.manifest,
+            "--kit", self.kit, "--kit-id", self.kit_id, "--kit-sha256", self.kit_sha256,
+            *(word for name, value in optional.items() if value for word in (name, value)),
+            *(["--ask"] if self.ask else []), "--",
         ]  # fmt: skip
 
 

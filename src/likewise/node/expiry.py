@@ -60,25 +60,47 @@ def prune(
         return Pruned(prefixes=prefixes, layers=expiry.layers(), kits=expiry.kits())
 
 
-def leased(cache: NodeCache, now: float) -> frozenset[str]:
-    """Names of the prefixes that living processes run from. Leases of ended ones are removed."""
-    names = set()
+class Lease(msgspec.Struct, frozen=True):
+    """What a living process uses: the name of its prefix, and the id of its cluster; ``*`` while it is being written.
+
+    Either may be "": no prefix of likewise, no cluster with other nodes.
+    """
+
+    prefix: str
+    cluster: str
+
+
+def leases(cache: NodeCache, now: float) -> tuple[Lease, ...]:
+    """The leases of living processes. Those of ended ones are removed."""
+    found = []
     for lease in os.listdir(cache.place("leases")):
         path = f"{cache.place('leases')}/{lease}"
         host, _, pid = lease.rpartition(".")
         try:
             with open(path, encoding="ascii", errors="replace") as file:
-                manifest, _, started = file.read().strip().partition(" ")
+                manifest, started, cluster = [*file.read().split(), "", "", ""][:3]
             age = now - os.stat(path).st_mtime
         except OSError:
             continue
         actual = start_time(pid)
         alive = actual is not None and started in (actual, "0", "") if host == host_name() else age < _seconds()
-        if alive:
-            names.add(manifest[:16] or _EVERYTHING)  # empty: it is just being written
-        else:
+        if not alive:
             _unlink(path)
-    return frozenset(names)
+        elif not manifest:  # it is just being written
+            found.append(Lease(_EVERYTHING, _EVERYTHING))
+        else:
+            found.append(Lease(*("" if field == "-" else field for field in (manifest[:16], cluster))))
+    return tuple(found)
+
+
+def leased(cache: NodeCache, now: float) -> frozenset[str]:
+    """Names of the prefixes that living processes run from; ``*`` when that can't be known yet."""
+    return frozenset(lease.prefix for lease in leases(cache, now)) - {""}
+
+
+def leased_clusters(cache: NodeCache, now: float) -> frozenset[str]:
+    """Ids of the clusters that living processes belong to; ``*`` when that can't be known yet."""
+    return frozenset(lease.cluster for lease in leases(cache, now)) - {""}
 
 
 def _seconds() -> float:
