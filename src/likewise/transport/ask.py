@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import Any
 
 import msgspec
 
-from likewise.errors import NodeError
-from likewise.model.digest import Digest
+from likewise.errors import LikewiseError, NodeError
+from likewise.model.digest import Digest, is_digest
 
 HANDLER = "likewise_current"
 """Name of the scheduler's handler that answers."""
 
 _RETRY = 0.5  # seconds
+_PATIENCE = 60.0  # seconds
 
 
 class Current(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +70,7 @@ def ask_scheduler(address: str, timeout: float = 30.0) -> Current:
             where=address,
             todo="Is the cluster still there, and can this machine reach it?",
         ) from error
-    return decode_current(answer, address)
+    return _decode(answer, address)
 
 
 async def _ask(address: str) -> Any:
@@ -90,17 +92,13 @@ async def _ask(address: str) -> Any:
         await asyncio.sleep(_RETRY)
 
 
-def decode_current(answer: Any, where: str = "") -> Current:
-    """The scheduler's `answer`, checked.
-
-    Raises
-    ------
-    NodeError
-        When it is none.
-    """
+def _decode(answer: Any, where: str) -> Current:
     try:
-        return msgspec.convert(answer, Current)
-    except msgspec.ValidationError as error:
+        current = msgspec.convert(answer, Current)
+        if not is_digest(current.manifest):
+            raise ValueError(f"{current.manifest!r} is no manifest's id")
+        return current
+    except ValueError as error:  # msgspec's own is one
         raise NodeError(
             f"The scheduler's answer to what it runs can't be understood ({error}).",
             where=where,
@@ -122,3 +120,30 @@ def scheduler_address(argv: list[str]) -> str | None:
             with suppress(OSError, msgspec.MsgspecError, KeyError, TypeError):
                 return str(msgspec.json.decode(Path(value).read_bytes())["address"])
     return os.environ.get("DASK_SCHEDULER_ADDRESS") or None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print what the scheduler that Dask's command `argv` names says: manifest, cluster and hub, ``-`` for none.
+
+    What ``bootstrap.sh --ask`` runs. When the scheduler does not say it, the process ends with one line on standard
+    error and `NodeError.exit_code`.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        address = scheduler_address(argv)
+        if address is None:
+            raise NodeError("The command names no scheduler that could be asked what to run.", where=" ".join(argv[:2]))
+        current = ask_scheduler(address, _timeout(argv))
+    except LikewiseError as error:
+        print(f"likewise: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    print(current.manifest, current.cluster or "-", current.hub or "-")
+
+
+def _timeout(argv: list[str]) -> float:
+    """How long the command itself would wait for its scheduler, at most a minute."""
+    for flag, value in pairwise(argv):
+        if flag == "--death-timeout":
+            with suppress(ValueError):
+                return min(float(value), _PATIENCE)
+    return _PATIENCE
