@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,9 +31,18 @@ from likewise.model.digest import Digest, digest_bytes
 from likewise.model.keys import kit_key, layer_key, manifest_key
 from likewise.model.manifest import Manifest
 from likewise.node.command import Launch, bootstrap_script
+from likewise.node.http_store import plain_url
 from likewise.settings import resolve_settings
 from likewise.store.export import write_folder
 from likewise.sync import PlanOptions, Prepared, prepare
+
+_MODULES = {
+    "dask": "dask",
+    "dask-scheduler": "distributed.cli.dask_scheduler",
+    "dask-worker": "distributed.cli.dask_worker",
+    "dask-spec": "distributed.cli.dask_spec",
+}
+"""Console script → the module that Python runs with ``-m`` for the same effect."""
 
 __all__ = ["BootstrapFile", "BootstrapFiles", "Bundle", "CommandPrefix", "Written", "bootstrap_files", "command_prefix"]
 
@@ -46,6 +56,31 @@ class CommandPrefix(tuple[str, ...]):
     def shell(self) -> str:
         """The prefix as one piece of shell text, each word quoted where it has to be."""
         return shlex.join(self)
+
+    def instead_of(self, command: Iterable[str]) -> list[str]:
+        """The command line of a deployer, so that it runs in the replica.
+
+        Parameters
+        ----------
+        command : iterable of str
+            ``["dask-worker", …]``, ``["dask", "worker", …]`` or ``["python", …]``; paths before the names don't matter.
+
+        Raises
+        ------
+        UsageError
+            When it starts with none of these.
+        """
+        words = list(command)
+        name = words[0].rpartition("/")[2] if words else ""
+        if name in _MODULES:
+            return [*self, "-m", _MODULES[name], *words[1:]]
+        if re.fullmatch(r"python[0-9.]*", name):
+            return [*self, *words[1:]]
+        raise UsageError(
+            f"It is not known how Python runs {name or 'an empty command'!r}.",
+            where=shlex.join(words),
+            todo="Append ['-m', the module of that command, …] to the prefix.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +201,9 @@ def command_prefix(
     cache: str = "auto",
     script: str = "",
     kit: str = "",
+    ask: bool = False,
+    cluster: str = "",
+    hub: str = "",
     ignore: Iterable[str] = (),
     only: Iterable[str] = (),
     strict: bool = False,
@@ -178,14 +216,23 @@ def command_prefix(
     Parameters
     ----------
     store : str
-        Where a node finds the bundle's folder: an absolute path of the node.
+        Where a node finds the bundle's folder: an absolute path of the node, or the address of a web server that serves
+        it (``https://…``; then `script` is needed).
     files : BootstrapFiles, Bundle or path, optional
         What is in that folder: the files themselves, their description, or the folder as this machine sees it.
         Default: `bootstrap_files` with the options below (which change nothing in the folder: write it first).
     cache : str, default "auto"
         The node's cache: an absolute path of the node, or ``"auto"`` for the first place that is fit for it.
     script, kit : str, optional
-        Where a node finds ``bootstrap.sh`` and the kit, if not in `store`.
+        Where a node finds ``bootstrap.sh`` and the kit, if not in `store`. The kit, too, may be an address: it is
+        fetched with curl or wget.
+    ask : bool, default False
+        Whether a node asks its scheduler first what to run now, because the scheduler may know of a newer environment
+        than a prefix that was fixed when the cluster was made. The scheduler answers with the preload
+        ``likewise.cluster.scheduler_side``; where it does not, the node runs what the prefix says.
+    cluster, hub : str, optional
+        The id of a cluster whose nodes give layers to each other, and the address of its hub. With neither, everything
+        comes from `store`.
     ignore, only, strict, fail_on, python, reporter
         As in `bootstrap_files`; only without `files`.
 
@@ -201,7 +248,15 @@ def command_prefix(
     LikewiseError
         Without `files`, as `bootstrap_files`.
     """
-    store = _place(store, "store")
+    if cluster and not re.fullmatch("[0-9a-f]{16}", cluster):
+        raise UsageError(f"{cluster!r} is no cluster's id.", where="cluster", todo="Give 16 hexadecimal digits.")
+    store = _place(store, "store", url=True)
+    if is_url(store) and not script:
+        raise UsageError(
+            "A shell can't run a script from a web server.",
+            where="script",
+            todo=f"Fetch {SCRIPT} from the store onto the node, and give its path there as script.",
+        )
     if files is None:
         with bootstrap_files(
             ignore=ignore, only=only, strict=strict, fail_on=fail_on, python=python, reporter=reporter
@@ -220,9 +275,14 @@ def command_prefix(
         cache=cache if cache == "auto" else _place(cache, "cache"),
         store=store,
         manifest=bundle.manifest,
-        kit=_place(kit, "kit") if kit else f"{store}/{bundle.kit}",
+        kit=_place(kit, "kit", url=True) if kit else f"{store}/{bundle.kit}",
         kit_id=bundle.kit_id,
         kit_sha256=bundle.kit_sha256,
+        ask=ask,
+        cluster=cluster,
+        hub=hub,
+        need_bytes=bundle.need_bytes if cache == "auto" else 0,
+        need_files=bundle.need_files if cache == "auto" else 0,
     )
     return CommandPrefix(launch.argv())
 
@@ -264,6 +324,8 @@ def _files(prepared: Prepared) -> BootstrapFiles:
         manifest=manifest.id,
         kit_id=prepared.kit_id,
         kit_sha256=prepared.kit_sha256,
+        need_bytes=sum(ref.size for ref in manifest.layers),
+        need_files=sum(ref.files for ref in manifest.layers),
         python=manifest.target.python,
         platform=f"{platform.os}-{platform.arch}",
         likewise=__version__,
@@ -298,11 +360,18 @@ def _names(names: Iterable[str], where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _place(place: str, where: str) -> str:
-    """`place` as a node can use it: an absolute path, without a slash at its end."""
+def _place(place: str, where: str, *, url: bool = False) -> str:
+    """`place` as a node can use it, without a slash at its end: an absolute path, or a web server's address."""
     text = os.fspath(place)
     if any(ord(character) < 32 for character in text):
         raise UsageError(f"{text!r} has control characters in it.", where=where, todo="Choose another place.")
+    if url and is_url(text):
+        return plain_url(text)
     if not PurePosixPath(text).is_absolute():
         raise UsageError(f"{text!r} is no absolute path.", where=where, todo="Give the path as a node sees it.")
     return text.rstrip("/") or "/"
+
+
+def is_url(place: str) -> bool:
+    """Whether `place` is an address, not a path."""
+    return place.startswith(("http://", "https://"))

@@ -53,6 +53,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         The environment's id.
     kit_id, kit_sha256 : Digest
         The id of the kit's manifest, and the digest of the kit's file.
+    need_bytes, need_files : int
+        What the layers take in a node's cache, without bytecode.
     python : str
         Full version of the interpreter.
     platform : str
@@ -66,6 +68,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Digest
     kit_id: Digest
     kit_sha256: Digest
+    need_bytes: int
+    need_files: int
     python: str
     platform: str
     likewise: str
