@@ -145,7 +145,7 @@ def test_a_paused_machine_goes_on_and_a_killed_one_keeps_its_disk(fresh: Testbed
 
 def opens_ssh(host: Host) -> bool:
     """Whether sshd says anything."""
-    with contextlib.suppress(OSError), socket.create_connection((host.address, 22), timeout=0.5) as connection:
+    with contextlib.suppress(OSError), socket.create_connection((host.address, 22), timeout=2) as connection:
         return connection.recv(4) == b"SSH-"
     return False
 

@@ -99,9 +99,8 @@ class Host:
     def kill(self) -> None:
         """End it and all its processes at once. Its disk stays, for `start`."""
         if self._process:
-            if self._init:
-                kill(self._init)
-            kill(self._process.pid)
+            # Its first process is not gone before all others are, and the one that waits for that not before it.
+            kill(self._init or self._process.pid)
             self._process.wait()
         self._process, self._init = None, 0
 

@@ -159,6 +159,8 @@ def _remove(identity: str, folder: Path) -> None:
     for name in names:
         for pid in processes_in(name):
             kill(pid)
+    # The kernel takes its time to empty a deleted namespace. Without one end of the client's wire there is no other.
+    subprocess.run(["ip", "link", "del", f"lw{identity}"], capture_output=True, check=False)
     for name in names:
         while processes_in(name):
             time.sleep(0.01)
