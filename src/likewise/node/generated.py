@@ -23,6 +23,7 @@ SHEBANG_LIMIT = 127
 """Bytes of a first line that every Linux reads; the kernel's buffer had 128 until 5.1 (fs/binfmt_script.c)."""
 
 CODE_PTH = "likewise-code.pth"
+MISSED_PTH = "likewise-missed.pth"
 
 _SCRIPT = """\
 import sys
@@ -52,16 +53,19 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         Absolute.
     python : str
         ``python3.11``.
+    interpreter : str
+        What runs the scripts; the prefix's own Python when empty.
     """
 
     prefix: str
     cache: str
     python: str
+    interpreter: str = ""
 
     @property
     def executable(self) -> str:
-        """The prefix's Python."""
-        return f"{self.prefix}/bin/python"
+        """What runs the scripts."""
+        return self.interpreter or f"{self.prefix}/bin/python"
 
 
 def environment_files(manifest: Manifest, place: Place) -> list[Generated]:
@@ -80,8 +84,11 @@ def environment_files(manifest: Manifest, place: Place) -> list[Generated]:
         Generated(path="manifest.json", data=manifest.encode()),
         Generated(path="launch", data=launch_script(manifest, place.prefix, place.cache), executable=True),
     ]
+    site = scheme_dirs(python)["purelib"]
+    if any(ref.name == "likewise" for ref in manifest.layers):
+        note = b"import likewise.node.missed; likewise.node.missed.install()\n"
+        files.append(Generated(path=f"{site}/{MISSED_PTH}", data=note))
     if manifest.after:
-        site = scheme_dirs(python)["purelib"]
         up = "../" * (site.count("/") + 1)
         lines = "".join(f"{up}code/{name}\n" for name in manifest.after)
         files.append(Generated(path=f"{site}/{CODE_PTH}", data=lines.encode()))
@@ -168,8 +175,9 @@ def _names(name: str, python: str) -> Iterable[str]:
 def shebang(executable: str) -> bytes:
     """The line, or lines, that make a file a script of this interpreter.
 
-    A path that is too long for the kernel, or contains a space, is started by ``/bin/sh``: for sh the second line is
-    an exec, for Python lines two and three are a string (distlib's way, which pip follows).
+    A path that is too long for the kernel, contains a space, or is a bare name that is to be found on the ``PATH``, is
+    started by ``/bin/sh``: for sh the second line is an exec, for Python lines two and three are a string (distlib's
+    way, which pip follows).
 
     Raises
     ------
@@ -179,7 +187,7 @@ def shebang(executable: str) -> bytes:
     if "\\" in executable or "\n" in executable:
         raise NodeError("A script can't name an interpreter with such a path.", where=executable)
     line = f"#!{executable}\n".encode()
-    if len(line) <= SHEBANG_LIMIT + 1 and not any(c.isspace() for c in executable):
+    if executable.startswith("/") and len(line) <= SHEBANG_LIMIT + 1 and not any(c.isspace() for c in executable):
         return line
     return b"#!/bin/sh\n'''exec' " + quote(executable).encode() + b" \"$0\" \"$@\"\n' '''\n"
 
