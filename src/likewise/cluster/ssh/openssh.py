@@ -8,8 +8,11 @@ asyncssh reads such files, too, but knows neither the system-wide one nor ``Stri
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
+import re
 import shutil
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,8 +132,10 @@ def route_from(
         value = settings.get(name, [default])[0]
         return "" if value in ("none", "none none") else value
 
+    tokens = _tokens(one)
+
     def files(name: str) -> list[str]:
-        paths = [os.path.expanduser(_unquote(path)) for path in settings.get(name, [])]
+        paths = [os.path.expanduser(expand(_unquote(path), tokens)) for path in settings.get(name, [])]
         return [path for path in paths if exists(path)]
 
     known = [os.path.expanduser(path) for path in f"{one('userknownhostsfile')} {one('globalknownhostsfile')}".split()]
@@ -154,11 +159,11 @@ def route_from(
     if one("serveraliveinterval", "0") != "0":
         arguments["keepalive_interval"] = float(one("serveraliveinterval"))
     if agent := settings.get("identityagent", [""])[0]:
-        arguments["agent_path"] = _agent(agent)
+        arguments["agent_path"] = _agent(expand(agent, tokens))
     if one("identitiesonly") == "yes":
         arguments["agent_identities"] = [f"{p}.pub" for p in arguments["client_keys"] if exists(f"{p}.pub")] or None
     if one("proxycommand"):
-        arguments["proxy_command"] = one("proxycommand")
+        arguments["proxy_command"] = expand(one("proxycommand"), tokens)
     if not arguments["client_keys"] and "client_keys" not in options:
         del arguments["client_keys"]  # an empty list means none at all, an agent's included
     taken = one("stricthostkeychecking", "ask")
@@ -169,6 +174,29 @@ def route_from(
         strict={"no": "no", "off": "no", "false": "no", "accept-new": "accept-new"}.get(taken, "yes"),
         remember=known[0] if known else "",
     )
+
+
+def expand(text: str, tokens: Mapping[str, str]) -> str:
+    """`text` with ``%r`` and the like replaced (TOKENS in ssh_config(5)); ``ssh -G`` leaves them in some settings."""
+    return re.sub(r"%(.)", lambda match: tokens.get(match[1], match[0]), text)
+
+
+def _tokens(one: Callable[..., str]) -> dict[str, str]:
+    name = socket.gethostname()
+    return {
+        "%": "%",
+        "d": os.path.expanduser("~"),
+        "h": one("hostname"),
+        "i": str(os.getuid()) if hasattr(os, "getuid") else "",
+        "j": one("proxyjump"),
+        "k": one("hostkeyalias") or one("host") or one("hostname"),
+        "L": name.partition(".")[0],
+        "l": name,
+        "n": one("host") or one("hostname"),
+        "p": one("port", "22"),
+        "r": one("user"),
+        "u": getpass.getuser(),
+    }
 
 
 def prefer_fast(allowed: Sequence[str]) -> list[str]:
