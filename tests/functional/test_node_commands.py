@@ -52,7 +52,8 @@ def test_materialise_and_prune(tmp_path: Path) -> None:
     for path in (f"{cache}/prefixes/{manifest.id[:16]}/launch", f"{cache}/layers/{ONE.digest}.listing"):
         os.utime(path, (week, week))
     pruned = json.loads(node("prune", "--cache", cache).stdout)
-    assert pruned == {"prefixes": [manifest.id[:16]], "layers": [ONE.digest], "kits": []}
+    expected = {"prefixes": [manifest.id[:16]], "layers": [ONE.digest], "kits": [], "archives": [], "clusters": []}
+    assert pruned == expected
 
 
 def test_verify_of_no_prefix(tmp_path: Path) -> None:

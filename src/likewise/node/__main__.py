@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -21,8 +22,12 @@ from likewise.errors import LikewiseError, NodeError, UsageError
 from likewise.model.digest import Digest
 from likewise.model.manifest import Manifest
 from likewise.node.cache import open_cache
+from likewise.node.lifeline import watch
 from likewise.node.materialise import is_whole, materialise
 from likewise.node.sources import AgentSource, DirectoryStore, Store, UnpackedKit
+
+_LIFELINE = "likewise.cluster.lifeline"
+"""The Dask preload that ends a process together with whoever started it (`node.lifeline`)."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,7 +65,7 @@ def _option(options: dict[str, str], name: str) -> str:
 
 
 def _start(options: dict[str, str], arguments: list[str]) -> NoReturn:
-    prefix = _prefix(options)
+    prefix = _prefix(options, arguments)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what is ignored survives exec
         signal.signal(number, signal.SIG_DFL)
     launch = f"{prefix}/launch"
@@ -71,12 +76,14 @@ def _start(options: dict[str, str], arguments: list[str]) -> NoReturn:
 
 
 def _materialise(options: dict[str, str], arguments: list[str]) -> None:
-    print(_prefix(options))
+    print(_prefix(options, arguments))
 
 
-def _prefix(options: dict[str, str]) -> str:
+def _prefix(options: dict[str, str], arguments: list[str]) -> str:
     old = os.umask(0o022)  # the cache itself is private; only its owner gets this far
     signal.signal(signal.SIGTERM, _stop)
+    if _LIFELINE in arguments:  # what will run has its starter at the other end of standard input; so have we
+        threading.Thread(target=watch, daemon=True).start()  # exec ends it
     try:
         cache = open_cache(_option(options, "cache"))
         kit = options.get("kit")
@@ -93,14 +100,10 @@ def _prefix(options: dict[str, str]) -> str:
 
 def _sources(options: dict[str, str]) -> list[Store]:
     """Where layers come from, the nearest first: a store that this machine can read, then the cluster's other nodes."""
-    store, cluster = options.get("store"), options.get("cluster")
+    store, cluster = options.get("store", ""), options.get("cluster", "")
     sources: list[Store] = []
-    if store and store.startswith(("http://", "https://")):
-        from likewise.node.http_store import HttpStore  # costs 50 ms, which other nodes need not pay
-
-        sources.append(HttpStore(store))
-    elif store and (not cluster or os.access(store, os.R_OK | os.X_OK)):
-        sources.append(DirectoryStore(store))
+    if store and not (cluster and store.startswith("/") and not os.access(store, os.R_OK | os.X_OK)):
+        sources.append(_directory_or_server(store))
     if cluster:
         sources.append(AgentSource(os.path.abspath(_option(options, "cache")), cluster))
     if not sources:
@@ -114,6 +117,14 @@ def _manifest(sources: Sequence[Store], manifest_id: Digest) -> Manifest:
         with contextlib.suppress(NodeError):
             return source.manifest(manifest_id)
     return sources[-1].manifest(manifest_id)
+
+
+def _directory_or_server(store: str) -> Store:
+    if not store.startswith(("http://", "https://")):
+        return DirectoryStore(store)
+    from likewise.node.http_store import HttpStore  # costs 50 ms, which other nodes need not pay
+
+    return HttpStore(store)
 
 
 def _stop(number: int, frame: object) -> NoReturn:

@@ -5,7 +5,7 @@
 #
 #   --cache DIR|auto      the node's cache; auto: the first safe and usable place of this machine
 #   --manifest ID         the environment
-#   --kit FILE            the kit, - for standard input; may be missing where the kit is unpacked already
+#   --kit FILE            the kit; or its URL, or - for standard input; may be missing where the kit is unpacked already
 #   --kit-id ID --kit-sha256 HEX
 #   --store DIR           a store's directory; without one that this machine can read, layers come from the agent
 #   --cluster ID --hub ADDRESS   start the node's agent, which fetches layers from other nodes and serves them
@@ -279,14 +279,27 @@ checksum() {
     fi
 }
 
-# Standard input is read twice, for the digest and by tar, so it becomes a file first.
+# The kit is read twice, for its digest and by tar, so what is not a file yet becomes one first.
 receive_kit() {
     case $_lw_kit in
         -) cat > "$_lw_tmp/kit" || fail "The kit can't be kept in $_lw_cache, see above" "Free some space there." ;;
+        http://* | https://*) download_kit ;;
         '') fail "The kit is not unpacked here, and no file of it was given" "Start the cluster again." ;;
         *) return ;;
     esac
     _lw_kit=$_lw_tmp/kit
+}
+
+download_kit() {
+    command -v openssl >/dev/null 2>&1 || command -v sha256sum >/dev/null 2>&1 ||
+        fail "The kit $_lw_kit can't be checked here, without openssl and sha256sum" "Install one of them."
+    if command -v curl >/dev/null 2>&1; then
+        curl -fsSL --retry 3 --connect-timeout 10 -o "$_lw_tmp/kit" "$_lw_kit"
+    elif command -v wget >/dev/null 2>&1; then
+        wget -q -T 10 -O "$_lw_tmp/kit" "$_lw_kit"
+    else
+        fail "The kit $_lw_kit can't be fetched here, without curl and wget" "Install one of them."
+    fi || fail "The kit $_lw_kit can't be fetched, see above" "Look whether this machine can reach that server."
 }
 
 # Unpack the kit beside its place and rename it. Whoever loses a race uses the winner's.

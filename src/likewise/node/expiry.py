@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import sys
 import time
 from collections.abc import Collection
 from datetime import timedelta
@@ -13,22 +15,27 @@ import msgspec
 from likewise.model.layer import LISTING_MAGIC, LayerKind
 from likewise.model.manifest import Manifest
 from likewise.node.cache import NodeCache, host_name, locked, start_time, sweep
-from likewise.node.disk import remove_tree
+from likewise.node.disk import READ, remove_tree
 
 CODE_MAX_AGE = timedelta(hours=24)
 MAX_AGE = timedelta(days=7)
 FOREIGN_MAX_AGE = timedelta(days=30)
 """How long a lease counts whose process can't be seen from here: it runs on another host, or in another container."""
+STARTING = timedelta(minutes=5)
+"""What belongs to a cluster stays that long without a lease: its first process may just be about to write one."""
 
 _EVERYTHING = "*"
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
-    """What was removed: prefixes and kits by the first 16 digits of their ids, layers by digest."""
+    """What was removed: prefixes and kits by the first 16 digits of their ids, layers by digest, archives by the names
+    of their files, clusters (their deltas, and what their agents left) by id."""
 
     prefixes: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     kits: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
 
 
 def prune(
@@ -47,7 +54,8 @@ def prune(
     max_age : timedelta, default 7 days
         For prefixes, kits, and layers that no prefix contains.
     code_max_age : timedelta, default 24 h
-        For the user's own code: code layers, and prefixes that contain any.
+        For the user's own code: code layers, and prefixes that contain any; and for archives, which may hold some and
+        can be had again. What was added to a running cluster goes with its last process.
     now : float, optional
         Seconds since the epoch instead of the present.
     have_lock : bool
@@ -56,8 +64,15 @@ def prune(
     with contextlib.nullcontext() if have_lock else locked(cache):
         expiry = _Expiry(cache, max_age, code_max_age, time.time() if now is None else now)
         sweep(cache)
-        prefixes = expiry.prefixes()
-        return Pruned(prefixes=prefixes, layers=expiry.layers(), kits=expiry.kits())
+        pruned = Pruned(
+            prefixes=expiry.prefixes(),
+            layers=expiry.layers(),  # after the prefixes, of course
+            kits=expiry.kits(),
+            archives=expiry.archives(),
+            clusters=expiry.clusters(),
+        )
+        _note(cache)
+        return pruned
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -177,17 +192,47 @@ class _Expiry:
         removed = []
         for name in os.listdir(self._cache.place("kits")):
             path = f"{self._cache.place('kits')}/{name}"
+            if sys.executable.startswith(f"{path}/"):  # an agent may run in a kit that nothing else is started from
+                _touch(self._cache.used(name), self._now)
             if self._age(max(_mtime(self._cache.used(name)), _mtime(path))) > self._max_age:
                 self._remove(path)
                 _unlink(self._cache.used(name))
                 removed.append(name)
         return tuple(sorted(removed))
 
+    def archives(self) -> tuple[str, ...]:
+        """Remove archives that nobody has used for a day, whole or not. The layers themselves stay longer."""
+        folder = self._cache.place("archives")
+        old = [n for n in os.listdir(folder) if self._age(_mtime(f"{folder}/{n}")) > self._code_max_age]
+        for name in old:
+            _unlink(f"{folder}/{name}")
+        return tuple(sorted(old))
+
+    def clusters(self) -> tuple[str, ...]:
+        """Remove what belongs to clusters that have no process here any more."""
+        found: dict[str, list[str]] = {}
+        for kind in ("deltas", "agents"):
+            for name in os.listdir(self._cache.place(kind)):
+                found.setdefault(name.partition(".")[0], []).append(f"{self._cache.place(kind)}/{name}")
+        live = leased_clusters(self._cache, self._now)
+        removed = []
+        for cluster, paths in found.items():
+            if cluster in live or _EVERYTHING in live or _is_held(f"{self._cache.place('agents')}/{cluster}.lock"):
+                continue
+            if self._age(max(map(_mtime, paths))) > STARTING.total_seconds():
+                for path in paths:
+                    self._remove(path)
+                removed.append(cluster)
+        return tuple(sorted(removed))
+
     def _remove(self, path: str) -> None:
         hidden = f"{self._cache.place('tmp')}/expired.{os.path.basename(path)}"
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, hidden)
-            remove_tree(hidden)
+            if os.path.isdir(hidden):
+                remove_tree(hidden)
+            else:
+                os.unlink(hidden)
 
     def _age(self, mtime: float) -> float:
         return self._now - mtime
@@ -204,6 +249,37 @@ def _manifest(prefix: str) -> Manifest | None:
 def _digests(manifest: Manifest) -> set[str]:
     digests: set[str] = {ref.digest for ref in manifest.layers}
     return digests | {ref.bytecode for ref in manifest.layers if ref.bytecode}
+
+
+def _is_held(path: str) -> bool:
+    """Whether a process has locked the file."""
+    try:
+        fd = os.open(path, READ)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _note(cache: NodeCache) -> None:
+    """Leave the time of this pass for bootstrap.sh, which has one prune where that was long ago.
+
+    It counts in seconds since boot, as a shell can read them without a program.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/uptime", encoding="ascii") as file:
+            seconds = int(file.read().partition(".")[0])
+        with open(f"{cache.root}/pruned", "w", encoding="ascii", opener=_private) as file:
+            file.write(f"{seconds}\n")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _is_code(listing: str) -> bool:
