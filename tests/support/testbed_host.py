@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,21 +29,17 @@ Subsystem sftp /usr/lib/openssh/sftp-server
 
 
 class Process(NamedTuple):
-    """A process of a machine. `pid` is as the machine sees it, `client_pid` as the client does."""
+    """A process of a machine; `pid` is as the machine sees it."""
 
     pid: int
-    client_pid: int
     uid: int
     argv: tuple[str, ...]
+    environ: bytes
 
     @property
     def command(self) -> str:
         """The command line as `ps` shows it."""
         return " ".join(self.argv)
-
-    def environ(self) -> bytes:
-        """Its environment variables, as they are in memory."""
-        return Path(f"/proc/{self.client_pid}/environ").read_bytes()
 
 
 class Host:
@@ -107,13 +103,13 @@ class Host:
     def pause(self) -> None:
         """Stop all its processes, as a machine that hangs."""
         stopped: set[int] = set()
-        while new := {process.client_pid for process in self._all()} - stopped:
+        while new := set(self._pids()) - stopped:
             self._signal(new, signal.SIGSTOP)
             stopped |= new
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._signal({process.client_pid for process in self._all()}, signal.SIGCONT)
+        self._signal(self._pids(), signal.SIGCONT)
 
     # ---- what runs on it
 
@@ -138,10 +134,14 @@ class Host:
             capture_output=True, timeout=timeout, check=False,
         )  # fmt: skip
 
-    def processes(self, user: str | None = None) -> list[Process]:
-        """What runs on it (of one user), apart from the sshd that it consists of. Zombies are none."""
-        uid = None if user is None else int(self.run(f"id -u {shlex.quote(user)}"))
-        return [p for p in self._all() if p.pid != 1 and p.argv and uid in (None, p.uid)]
+    def processes(self) -> list[Process]:
+        """What runs on it, apart from the sshd that it consists of. Zombies are none."""
+        found = []
+        for entry in (self.root / "proc").iterdir():
+            if entry.name.isdigit() and entry.name != "1":
+                with contextlib.suppress(OSError):
+                    found.append(_process(entry))
+        return [process for process in found if process.argv]
 
     def wait_idle(self, seconds: float = 10) -> list[Process]:
         """Wait at most so long until nothing runs on it; returns what still does."""
@@ -249,17 +249,18 @@ class Host:
         listening = run("ip", "netns", "exec", self.namespace, "cat", "/proc/net/tcp")
         return ":0016 00000000:0000 0A" in listening
 
-    def _all(self) -> Iterator[Process]:
-        """All its processes that are no zombies, by reading what the client sees of them."""
+    def _pids(self) -> list[int]:
+        """All its processes, as the client counts."""
+        found = []
         with contextlib.suppress(OSError):
             namespace = os.readlink(f"/proc/{self._init}/ns/pid")
-            for entry in Path("/proc").iterdir():
-                if entry.name.isdigit():
-                    with contextlib.suppress(OSError, KeyError):
-                        if os.readlink(entry / "ns/pid") == namespace:
-                            yield _process(entry)
+            for entry in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(entry / "ns/pid") == namespace:
+                        found.append(int(entry.name))
+        return found
 
-    def _signal(self, pids: set[int], number: int) -> None:
+    def _signal(self, pids: Iterable[int], number: int) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -275,13 +276,10 @@ def make_key(folder: Path, name: str) -> str:
 
 
 def _process(entry: Path) -> Process:
-    """Read one entry of the client's ``/proc``; a zombie is a KeyError."""
-    lines = (entry / "status").read_text().splitlines()
-    status = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
-    if status["State"][0] == "Z":
-        raise KeyError(entry.name)
+    """Read one entry of a machine's ``/proc``. What has ended, a zombie too, has no arguments."""
     argv = tuple((entry / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
-    return Process(int(status["NSpid"][-1]), int(entry.name), int(status["Uid"][1]), argv if argv != ("",) else ())
+    environ = (entry / "environ").read_bytes()
+    return Process(int(entry.name), entry.stat().st_uid, () if argv == ("",) else argv, environ)
 
 
 def _children(pid: int) -> list[int]:
