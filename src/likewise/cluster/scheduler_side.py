@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Collection
 from typing import Any
@@ -17,7 +16,7 @@ from distributed.protocol.pickle import dumps
 from distributed.protocol.serialize import deserialize
 
 from likewise.cluster.node_side import unstarted_tasks
-from likewise.model.digest import digest_bytes
+from likewise.node.adopt import own_manifest
 
 ANNOUNCEMENT = "likewise: scheduler "
 """Begins the line that tells whoever started the scheduler its address."""
@@ -30,15 +29,6 @@ def dask_setup(scheduler: Any) -> None:
     """Add the handlers and say where the scheduler listens; Dask calls this when it does."""
     install(scheduler, manifest=own_manifest(), cluster=os.environ.get("LIKEWISE_CLUSTER", ""))
     print(f"{ANNOUNCEMENT}{scheduler.address}", flush=True)
-
-
-def own_manifest() -> str:
-    """The id of the manifest that this process's prefix was made from; "" when it is none of ours."""
-    try:
-        with open(f"{sys.prefix}/manifest.json", "rb") as file:
-            return digest_bytes(file.read())
-    except OSError:
-        return ""
 
 
 def install(scheduler: Any, *, manifest: str, cluster: str = "", hub: str = "") -> None:

@@ -2,7 +2,9 @@
 
 start --cache DIR --manifest ID [--store DIR] [--cluster ID] [--kit DIR] -- ARGS…   make the prefix, become its Python
 materialise (the same options)                                      make the prefix and print where it is
-verify [--prefix DIR] [--node NAME]                                 print a NodeReport as JSON
+delta --cache DIR --cluster ID --manifest ID --base ID [--store DIR] [--hub ADDRESS]
+                                                                    make the delta and print where it is
+verify [--prefix DIR] [--deltas DIR:DIR…] [--node NAME]             print a NodeReport as JSON
 prune --cache DIR                                                   remove what expired; print what, as JSON
 """
 
@@ -132,10 +134,23 @@ def _stop(number: int, frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _delta(options: dict[str, str], arguments: list[str]) -> None:
+    from likewise.node.delta import make_delta
+
+    os.umask(0o022)
+    signal.signal(signal.SIGTERM, _stop)
+    cache = open_cache(_option(options, "cache"))
+    cluster = _option(options, "cluster")
+    sources = _sources({**options, "cluster": cluster if options.get("hub") else ""})
+    manifest, base = (_manifest(sources, Digest(_option(options, name))) for name in ("manifest", "base"))
+    print(make_delta(cache, cluster, manifest, base, sources))
+
+
 def _verify(options: dict[str, str], arguments: list[str]) -> None:
     from likewise.node.verify import verify_prefix
 
-    report = verify_prefix(options.get("prefix", sys.prefix), node=options.get("node", ""))
+    deltas = tuple(filter(None, options.get("deltas", "").split(":")))
+    report = verify_prefix(options.get("prefix", sys.prefix), deltas=deltas, node=options.get("node", ""))
     print(msgspec.json.encode(report).decode())
 
 
@@ -148,6 +163,7 @@ def _prune(options: dict[str, str], arguments: list[str]) -> None:
 _COMMANDS: dict[str, Callable[[dict[str, str], list[str]], None]] = {
     "start": _start,
     "materialise": _materialise,
+    "delta": _delta,
     "verify": _verify,
     "prune": _prune,
 }

@@ -25,7 +25,9 @@ from likewise.model.digest import digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, decode_listing
 from likewise.model.manifest import LayerRef, Manifest, scheme_dirs
 from likewise.model.verify import Difference, DifferenceKind, NodeReport
+from likewise.node.adopt import added_layers, read_manifests
 from likewise.node.cache import NodeCache, host_name
+from likewise.node.delta import delta_files, delta_place
 from likewise.node.disk import READ
 from likewise.node.generated import Generated, Place, environment_files, layer_files
 from likewise.node.unpack import file_digest
@@ -56,13 +58,16 @@ class Expected(msgspec.Struct, frozen=True, gc=False):
     content: Content
 
 
-def verify_prefix(prefix: str, *, node: str = "", threads: int | None = None) -> NodeReport:
+def verify_prefix(prefix: str, *, deltas: Sequence[str] = (), node: str = "", threads: int | None = None) -> NodeReport:
     """Check a prefix in a node's cache.
 
     Parameters
     ----------
     prefix : str
         ``<cache>/prefixes/<id>``.
+    deltas : sequence of str
+        What a process has adopted since it started, oldest first: they are checked, too, and the report's manifest is
+        what prefix and deltas amount to.
     node : str
         How the node calls itself in the report; its host name by default.
     threads : int, optional
@@ -80,12 +85,25 @@ def verify_prefix(prefix: str, *, node: str = "", threads: int | None = None) ->
     """
     started = time.perf_counter()
     prefix = os.path.abspath(prefix)
-    check = _Check(prefix)
+    cache = NodeCache(os.path.dirname(os.path.dirname(prefix)))
+    threads = threads or len(os.sched_getaffinity(0))
+    check = _Check(prefix, cache)
     manifest = check.manifest()
-    expected = check.expectations(manifest)
-    size = check.files(expected, threads or len(os.sched_getaffinity(0)))
-    site = f"{prefix}/{scheme_dirs(manifest.python)['purelib']}"
-    distributions = installed(site)
+    place = Place(prefix=prefix, cache=cache.root, python=manifest.python)
+    files, size = check.compare(manifest.layers, place, environment_files(manifest, place), threads)
+    sites, found = [f"{prefix}/{scheme_dirs(manifest.python)['purelib']}"], check.differences
+    for folder in deltas:
+        new, base = read_manifests(folder)
+        if base.id == manifest.id:  # a process of an older prefix adopts what comes later, and stays what it was
+            manifest = new
+        beside = _Check(folder, cache)
+        parts = beside.compare(
+            added_layers(new, base), delta_place(folder, cache, new), delta_files(new, base), threads
+        )
+        files, size = files + parts[0], size + parts[1]
+        sites.append(f"{folder}/{scheme_dirs(new.python)['purelib']}")
+        found += beside.differences
+    distributions = installed(*sites)
     version = python_version(prefix)
     check.versions(manifest, distributions, version)
     node = node or host_name()
@@ -96,19 +114,19 @@ def verify_prefix(prefix: str, *, node: str = "", threads: int | None = None) ->
         python=version,
         manifest=manifest.id,
         distributions=distributions,
-        files=len(expected),
+        files=files,
         size=size,
         seconds=time.perf_counter() - started,
-        differences=tuple(msgspec.structs.replace(found, node=node) for found in check.differences),
+        differences=tuple(msgspec.structs.replace(difference, node=node) for difference in found),
     )
 
 
 class _Check:
-    """One look at a prefix; what is found is collected in `differences`."""
+    """One look at a prefix or a delta; what is found is collected in `differences`."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, cache: NodeCache) -> None:
         self._prefix = prefix
-        self._cache = NodeCache(os.path.dirname(os.path.dirname(prefix)))
+        self._cache = cache
         self._listings_sound = True
         self.differences: list[Difference] = []
 
@@ -135,13 +153,21 @@ class _Check:
             self._differs(DifferenceKind.MANIFEST, PREFIX, "manifest.json", name, digest[: len(name)])
         return manifest
 
-    def expectations(self, manifest: Manifest) -> dict[bytes, Expected]:
-        """Everything that should be in the prefix, by its path (bytes, since a locale may not know all names)."""
-        place = Place(prefix=self._prefix, cache=self._cache.root, python=manifest.python)
-        dirs = {scheme: f"{base}/" if base else "" for scheme, base in scheme_dirs(manifest.python).items()}
+    def compare(
+        self, refs: Sequence[LayerRef], place: Place, files: Sequence[Generated], threads: int
+    ) -> tuple[int, int]:
+        """Compare what is there with the layers `refs` and the generated `files`; how many files, and bytes read."""
+        expected = self._expectations(refs, place, files)
+        return len(expected), self._files(expected, threads)
+
+    def _expectations(
+        self, refs: Sequence[LayerRef], place: Place, files: Sequence[Generated]
+    ) -> dict[bytes, Expected]:
+        """Everything that should be there, by its path (bytes, since a locale may not know all names)."""
+        dirs = {scheme: f"{base}/" if base else "" for scheme, base in scheme_dirs(place.python).items()}
         expected: dict[bytes, Expected] = {}
         scripts: list[tuple[str, Generated]] = []
-        for ref in manifest.layers:
+        for ref in refs:
             for digest in filter(None, (ref.digest, ref.bytecode)):
                 entries = self._listing(ref, digest)
                 for entry in entries:
@@ -153,7 +179,7 @@ class _Check:
                     scripts += [(ref.name, file) for file in made]
         for name, file in scripts:
             expected.setdefault(file.path.encode(), _generated(name, file))
-        for file in environment_files(manifest, place):
+        for file in files:
             expected[file.path.encode()] = _generated(PREFIX, file)
         return expected
 
@@ -190,7 +216,7 @@ class _Check:
 
         return read
 
-    def files(self, expected: Mapping[bytes, Expected], threads: int) -> int:
+    def _files(self, expected: Mapping[bytes, Expected], threads: int) -> int:
         """Compare what is there with what should be; bytes read."""
         root = os.fsencode(self._prefix)
         found = set(_walk(root))
@@ -219,10 +245,10 @@ class _Check:
                 self._differs(DifferenceKind.VERSION, ref.name, ref.name, ref.version, actual)
 
 
-def installed(site: str) -> dict[str, str]:
-    """Versions by normalized name (PEP 503) of the distributions in a site directory, as Python sees them."""
+def installed(*sites: str) -> dict[str, str]:
+    """Versions by normalized name (PEP 503) of the distributions in site directories, as Python sees them."""
     versions: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions(path=[site]):
+    for distribution in importlib.metadata.distributions(path=list(sites)):
         name = distribution.metadata["Name"]
         if name:
             versions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
