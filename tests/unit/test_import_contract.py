@@ -20,13 +20,15 @@ ALLOWED = {
     "model": {"model", "errors"},
     # The stages know the values and themselves, never each other.
     **{stage: {stage, *VALUES} for stage in ("scan", "plan", "layers", "store", "node")},
+    # Between nodes.
+    "transport": {"transport", "node", *VALUES},
     # The edge, and the one place that joins the stages.
     "settings": {*VALUES},
     "stages": {*VALUES},
     "sync": {"settings", "stages", "scan", "plan", "layers", "store", "node", *VALUES},
     "deploy": {"", "sync", "settings", "store", "node", *VALUES},
     "console": {"console", *VALUES},
-    "cluster": {"cluster", "sync", "settings", "stages", "node", "store", "console", *VALUES},
+    "cluster": {"cluster", "transport", "sync", "settings", "stages", "node", "store", "console", *VALUES},
     "cli": {"cli", "cluster", "deploy", "sync", "settings", "console", "", *VALUES},
     "__main__": {"cli"},
 }

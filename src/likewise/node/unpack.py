@@ -102,6 +102,20 @@ class Unpacker:
         if self._next():
             raise self._damaged("is longer than it should be")
 
+    def check(self, entries: Sequence[FileEntry]) -> None:
+        """Read and check everything as `files` does, and keep nothing.
+
+        Raises
+        ------
+        DamagedCopy
+        """
+        with open(os.devnull, "wb", buffering=0) as nothing:
+            for entry in entries:
+                if not entry.link:
+                    self._content(entry, nothing.fileno())
+        if self._next():
+            raise self._damaged("is longer than it should be")
+
     def _content(self, entry: FileEntry, fd: int) -> None:
         piece = self._block[: entry.size]
         missing = entry.size - len(piece)

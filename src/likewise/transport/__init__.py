@@ -1,1 +1,1 @@
-"""Layers over Dask comms: from node to node, and from the client to the first of them."""
+"""Layers from node to node over Dask's comms: an agent for each node, a hub that knows who has what, the upload."""

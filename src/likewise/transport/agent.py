@@ -1,0 +1,279 @@
+"""The agent of a node: fetches what its processes ask for, and serves others what was checked here.
+
+It asks the hub for everything that a manifest needs and this cache lacks, does the transfers that the hub assigns, and
+says what came of them. It decides nothing about who fetches what from whom (that is `tracker`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from distributed.security import Security
+
+from likewise.errors import LikewiseError, NodeError
+from likewise.model.digest import Digest, digest_bytes
+from likewise.model.manifest import Manifest, decode_manifest
+from likewise.node.cache import NodeCache, host_name
+from likewise.node.disk import disk_error
+from likewise.node.unpack import DamagedCopy, UnreadableCopy
+from likewise.transport.archives import Archive, Archives
+from likewise.transport.fetch import Fetch, SourceDamaged, SourceFailed, answer, in_thread
+from likewise.transport.server import listening, own_address
+from likewise.transport.serving import Serving
+
+POLL = 10.0
+"""Seconds for which the hub keeps a question open."""
+
+_UNREACHABLE = 60.0  # seconds without the hub after which nobody waits any longer
+_COPIES = 5  # damaged copies of one layer, after which the node is told that there is none
+
+
+class Agent:
+    """One agent; an asynchronous context manager.
+
+    Parameters
+    ----------
+    cache : NodeCache
+        The node's cache.
+    hub : str
+        Address of the hub.
+    security : distributed.Security
+    host : str, optional
+        Address to listen on; by default the one through which the hub is reached.
+    port : int
+    store : str, optional
+        A store's directory that can be read here; its archives are served as well.
+    """
+
+    role = "worker"
+
+    def __init__(
+        self, cache: NodeCache, hub: str, security: Security, *, host: str = "", port: int = 0, store: str = ""
+    ) -> None:
+        self.cache = cache
+        self.hub = hub
+        self.archives = Archives(cache, store)
+        self.serving = Serving(self.archives)
+        self.address = ""
+        self._security, self._host, self._port = security, host, port
+        self._wishes: dict[Digest, asyncio.Future[Archive]] = {}
+        self._transfers: dict[Digest, asyncio.Task[None]] = {}
+        self._origin: dict[Digest, str] = {}
+        self._refusals: dict[Digest, int] = {}
+        self._manifests: dict[str, bytes] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._heard = time.monotonic()
+
+    async def __aenter__(self) -> Agent:
+        handlers = {**self.serving.handlers(), **self.handlers()}
+        self._server = await listening(
+            handlers,
+            role=self.role,
+            security=self._security,
+            host=self._host or own_address(self.hub),
+            port=self._port,
+            scratch=self.cache.place("agents"),
+        )
+        self.address = self._server.address
+        self.hub = self.hub or self.address
+        self.listens()
+        self._begin(self._follow_hub())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        tasks = [*self._tasks, *self._transfers.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(LikewiseError):
+            await self.tell("left", seconds=1.0)
+        self._fail_all(NodeError("The node's agent ended."))
+        await self.serving.close()
+        await self._server.close()
+
+    def handlers(self) -> dict[str, Any]:
+        """Further handlers of the server."""
+        return {}
+
+    def listens(self) -> None:
+        """Called when the address is known."""
+
+    # ---- what the node's processes ask for
+
+    async def get(self, digest: Digest) -> Archive:
+        """The archive of a layer, once it is here.
+
+        Raises
+        ------
+        FileNotFoundError
+            When nobody has it.
+        NodeError
+            When this machine can't keep it, or there is no way to the hub.
+        """
+        found = await in_thread(self.archives.find, digest)
+        if found is not None:
+            return found
+        wish = self._wish([digest])[0]
+        return await asyncio.shield(wish)
+
+    async def manifest(self, manifest_id: Digest) -> bytes:
+        """The manifest, as soon as the hub has it. From then on the layers that this cache lacks are fetched."""
+        while manifest_id not in self._manifests:
+            data = await self.tell("manifest", manifest_id=manifest_id, seconds=POLL + 5)
+            if data is not None and digest_bytes(bytes(data)) == manifest_id:
+                self._manifests[manifest_id] = bytes(data)
+        data = self._manifests[manifest_id]
+        self._begin(self._prefetch(decode_manifest(data, manifest_id)))
+        return data
+
+    async def good(self, digest: Digest) -> None:
+        """A process unpacked the layer from the archive here, and found nothing wrong."""
+        self._refusals.pop(digest, None)
+
+    async def bad(self, digest: Digest) -> bool:
+        """A process found the archive damaged: it goes. Whether another copy may be had."""
+        source = self._origin.pop(digest, self.address)
+        self.serving.forget(digest)
+        await in_thread(self.archives.remove, digest)
+        self._refusals[digest] = self._refusals.get(digest, 0) + 1
+        self._say(f"the copy of {digest[:12]} from {source} was damaged")
+        await self.tell("failed", digest=digest, source=source, is_damaged=True, received=0, had=True)
+        return self._refusals[digest] < _COPIES
+
+    # ---- the hub
+
+    async def tell(self, operation: str, *, seconds: float = 10.0, **what: Any) -> Any:
+        """Tell the hub something, or ask it.
+
+        Raises
+        ------
+        SourceFailed
+            When it can't be reached.
+        """
+        function = getattr(self._server.rpc(self.hub), f"hub_{operation}")
+        if operation != "manifest":
+            what["node"] = self.address
+        said = await answer(function(**what), seconds)
+        self._heard = time.monotonic()
+        return said
+
+    async def _follow_hub(self) -> None:
+        """Do what the hub assigns, for ever."""
+        known = False
+        while True:
+            try:
+                if not known:
+                    have = await in_thread(lambda: {*self.archives.unpacked(), *self.archives.whole()})
+                    await self.tell("hello", name=host_name(), have=sorted(have))
+                    await self.tell("want", digests=list(self._wishes))
+                work = await self.tell("transfers", busy=list(self._transfers), seconds=POLL + 5)
+                known = not work.get("unknown")
+            except NodeError as error:
+                known = False
+                if time.monotonic() - self._heard > _UNREACHABLE:
+                    self._fail_all(NodeError("The cluster's hub can't be reached.", where=self.hub))
+                self._say(f"the hub {self.hub} can't be reached: {error.what}")
+                await asyncio.sleep(1.0)
+                continue
+            for digest in work.get("unavailable", ()):
+                self._fail(digest, FileNotFoundError(f"Nobody in the cluster can give the layer {digest[:12]}."))
+            for digest, source, sha256 in work.get("transfers", ()):
+                if digest not in self._transfers:
+                    self._transfers[digest] = asyncio.create_task(self._transfer(digest, source, sha256))
+
+    def _wish(self, digests: Iterable[Digest]) -> list[asyncio.Future[Archive]]:
+        """Want these; one future for each, which ends when the layer's archive is here."""
+        digests = list(digests)
+        new = [digest for digest in digests if digest not in self._wishes]
+        for digest in new:
+            self._wishes[digest] = asyncio.get_running_loop().create_future()
+            self._wishes[digest].add_done_callback(lambda wish: wish.cancelled() or wish.exception())  # seen
+        if new:
+            self._begin(self._want(new))
+        return [self._wishes[digest] for digest in digests]
+
+    async def _want(self, digests: list[Digest]) -> None:
+        await self._report("want", digests=digests)
+
+    async def _prefetch(self, manifest: Manifest) -> None:
+        """Want what the manifest needs and this machine lacks, the largest first, as materialising will ask for it."""
+        sizes: dict[Digest, int] = {ref.bytecode: ref.size // 4 for ref in manifest.layers if ref.bytecode}
+        sizes.update({ref.digest: ref.size for ref in manifest.layers})
+        here = await in_thread(lambda: {*self.archives.unpacked(), *self.archives.whole(), *self.archives.in_kits()})
+        self._wish(sorted(sizes.keys() - here, key=lambda digest: (-sizes[digest], digest)))
+
+    # ---- transfers
+
+    async def _transfer(self, digest: Digest, source: str, sha256: str) -> None:
+        """Fetch one archive and tell the hub what came of it. `sha256` is that of an archive known to be right."""
+        fetch = Fetch(self._server.rpc(source), self.archives, digest)
+        try:
+            archive = await in_thread(self.archives.find, digest) or await self._receive(fetch, digest, sha256)
+        except SourceFailed as error:
+            self._say(f"{digest[:12]} from {source}: {error.what}")
+            await self._report(
+                "failed", digest=digest, source=source, is_damaged=error.is_damaged, received=fetch.received, had=False
+            )
+        except (OSError, NodeError) as error:
+            await self._cannot_keep(digest, error, fetch.received)
+        else:
+            self._origin[digest] = source
+            self._fulfil(archive)
+            await self._report(
+                "have", digest=digest, source=source, sha256=archive.sha256, size=archive.size, received=fetch.received
+            )
+        finally:
+            self._transfers.pop(digest, None)
+
+    async def _receive(self, fetch: Fetch, digest: Digest, sha256: str) -> Archive:
+        part = await fetch.run()
+        try:
+            if part.whole.sha256 != sha256:  # nobody vouches for it: it is read through before others get it
+                await self._report("received", digest=digest)
+                await in_thread(self.archives.check, part.archive)
+            return part.publish()
+        except (DamagedCopy, UnreadableCopy) as error:
+            part.discard()
+            raise SourceDamaged(error.what) from error
+        finally:
+            part.close()
+
+    async def _report(self, operation: str, **what: Any) -> None:
+        """Tell the hub; when it can't be reached, it learns the state of things when it can."""
+        with contextlib.suppress(NodeError):
+            await self.tell(operation, **what)
+
+    async def _cannot_keep(self, digest: Digest, error: OSError | NodeError, received: int) -> None:
+        """The fault is this machine's: whoever waits for the layer hears it, and nobody else is asked."""
+        if isinstance(error, OSError):
+            error = disk_error(error, f"{host_name()}, in {self.cache.root}")
+        self._say(f"{digest[:12]} can't be kept: {error}")
+        self._fail(digest, error)
+        await self._report("gave_up", digest=digest, received=received)
+
+    def _fulfil(self, archive: Archive) -> None:
+        wish = self._wishes.pop(archive.digest, None)
+        if wish is not None and not wish.done():
+            wish.set_result(archive)
+
+    def _fail(self, digest: Digest, error: Exception) -> None:
+        wish = self._wishes.pop(digest, None)
+        if wish is not None and not wish.done():
+            wish.set_exception(error)
+
+    def _fail_all(self, error: Exception) -> None:
+        for digest in list(self._wishes):
+            self._fail(digest, error)
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _say(self, what: str) -> None:
+        sys.stderr.write(f"likewise agent: {what}\n")

@@ -1,0 +1,323 @@
+"""The hub: the agent beside the scheduler. It knows who has what, assigns transfers, and receives the client's upload.
+
+The decisions are the tracker's; here are the questions and answers. A question that has no answer yet is kept open for
+some seconds, each by a task of its own, so no node waits for another. Nothing that is lost on the way matters: whoever
+asks says what it is at, and hears again what it has missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from distributed.security import Security
+
+from likewise.errors import LikewiseError
+from likewise.model.digest import Digest, digest_bytes
+from likewise.node.cache import NodeCache, host_name
+from likewise.transport.agent import POLL, Agent
+from likewise.transport.archives import Archive
+from likewise.transport.fetch import in_thread
+from likewise.transport.receiving import Receiving
+from likewise.transport.tracker import CLIENT, Tracker, Transfer
+
+_GONE = 10.0  # seconds without a question after which a node counts as gone
+_LOOK = 2.0
+
+
+class _Member:
+    """A node as the hub knows it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bytes: defaultdict[str, int] = defaultdict(int)
+        self.have: set[Digest] = set()
+        self.wants: dict[Digest, None] = {}
+        self.work: dict[Digest, Transfer] = {}
+        self.lost: list[Digest] = []  # can't be had; not said yet
+        self.told: set[Digest] = set()  # said
+        self.asking = 0
+        self.heard = time.monotonic()
+        self.news = asyncio.Event()
+
+
+class Hub(Agent):
+    """The agent beside the scheduler; see `Agent` for the parameters."""
+
+    role = "scheduler"
+
+    def __init__(self, cache: NodeCache, security: Security, *, host: str, port: int = 0, store: str = "") -> None:
+        super().__init__(cache, "", security, host=host, port=port, store=store)
+        self._members: dict[str, _Member] = {}
+        self._bytes: defaultdict[str, int] = defaultdict(int)
+        self._vouched: dict[Digest, str] = {}
+        self._looked: set[Digest] = set()
+        self._stored: set[Digest] = set()
+        self._current = ""
+        self._manifest_news = asyncio.Event()
+        self._receiving = Receiving(self.archives, self._took, self._arrived, self._refused, POLL)
+
+    def listens(self) -> None:
+        """The hub takes part from here on."""
+        self._tracker = Tracker(self.address)
+        self._members[self.address] = _Member(host_name())
+        self._begin(self._watch())
+
+    async def __aexit__(self, *exception: object) -> None:
+        await super().__aexit__(*exception)
+        self._receiving.close()
+
+    def handlers(self) -> dict[str, Any]:
+        """Everything here that begins with ``hub_``."""
+        return {name: getattr(self, name) for name in dir(type(self)) if name.startswith("hub_")}
+
+    # ---- what nodes say
+
+    async def hub_hello(self, node: str, name: str, have: list[Digest]) -> None:
+        """A node is here and has these layers."""
+        member = self._members.get(node)
+        if member is None or node != self.address:
+            member = self._members[node] = _Member(name)
+        member.have.update(have)
+        self._tracker.joined(node, have)
+        self._assign()
+
+    async def hub_want(self, node: str, digests: list[Digest]) -> None:
+        """A node wants these layers, the most urgent first."""
+        member = self._members.get(node)
+        if member is None:
+            return
+        await self._look_into_store(digests)
+        member.wants.update(dict.fromkeys(digests))
+        member.told.difference_update(digests)
+        self._tracker.want(node, digests)
+        self._assign()
+
+    async def hub_transfers(self, node: str, busy: list[Digest]) -> dict[str, Any]:
+        """What a node should fetch besides `busy`; waits for some seconds until there is something.
+
+        Returns
+        -------
+        dict
+            ``transfers``: digest, source and the sha256 of the right archive ("" when not known) of each;
+            ``unavailable``: digests that nobody can give; ``unknown``: the node has to say hello first.
+        """
+        member = self._members.get(node)
+        if member is None:
+            return {"unknown": True}
+        deadline = time.monotonic() + POLL
+        member.asking += 1
+        try:
+            while True:
+                new = [t for digest, t in member.work.items() if digest not in busy]
+                left = deadline - time.monotonic()
+                if new or member.lost or left <= 0:
+                    lost, member.lost = member.lost, []
+                    transfers = [(t.digest, t.source, self._vouched.get(t.digest, "")) for t in new]
+                    return {"transfers": transfers, "unavailable": lost}
+                member.news.clear()
+                with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+                    await asyncio.wait_for(member.news.wait(), left)
+        finally:
+            member.asking -= 1
+            member.heard = time.monotonic()
+
+    async def hub_received(self, node: str, digest: Digest) -> None:
+        """A node has all bytes of a layer and checks them."""
+        self._tracker.received(node, digest)
+        self._assign()
+
+    async def hub_have(self, node: str, digest: Digest, source: str, sha256: str, size: int, received: int) -> None:
+        """A node has a layer that was checked."""
+        self._count(node, digest, source, received)
+        member = self._members.get(node)
+        if member is None:
+            return
+        member.have.add(digest)
+        member.wants.pop(digest, None)
+        member.work.pop(digest, None)
+        self._vouched.setdefault(digest, sha256)
+        self._tracker.have(node, digest)
+        self._assign()
+
+    async def hub_failed(
+        self, node: str, digest: Digest, source: str, is_damaged: bool, received: int, had: bool
+    ) -> None:
+        """A transfer failed. `had`: the node had said before that it has the layer, and was wrong."""
+        self._count(node, digest, source, received)
+        member = self._members.get(node)
+        if member is None:
+            return
+        member.work.pop(digest, None)
+        if had:
+            member.have.discard(digest)
+            self._vouched.pop(digest, None)
+            if node == self.address:
+                source = self.address
+            else:
+                self._rejoin(node, member)
+        if source != node or node == self.address:
+            self._tracker.failed(node, digest, source, is_damaged)
+        if is_damaged and source == self.address:
+            self._begin(self._examine(digest))
+        self._assign()
+
+    async def hub_gave_up(self, node: str, digest: Digest, received: int) -> None:
+        """A node can't keep a layer, and does not want it any more."""
+        self._count(node, digest, "", received)
+        member = self._members.get(node)
+        if member is not None:
+            member.wants.pop(digest, None)
+            self._rejoin(node, member)
+            self._assign()
+
+    async def hub_left(self, node: str) -> None:
+        """A node ends."""
+        self._part_from(node)
+
+    async def hub_manifest(self, manifest_id: str | None = None) -> bytes | None:
+        """A manifest, or the current one; waits for some seconds until it is there."""
+        deadline = time.monotonic() + POLL
+        while True:
+            data = self._manifests.get(manifest_id or self._current)
+            if data is None and manifest_id:
+                data = await in_thread(self.archives.stored_manifest, Digest(manifest_id))
+            left = deadline - time.monotonic()
+            if data is not None or left <= 0:
+                return data
+            self._manifest_news.clear()
+            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+                await asyncio.wait_for(self._manifest_news.wait(), left)
+
+    # ---- what the client says
+
+    async def hub_set_manifest(self, data: bytes) -> str:
+        """This manifest is the current one; earlier ones stay. Returns its id."""
+        self._current = digest_bytes(bytes(data))
+        self._manifests[self._current] = bytes(data)
+        self._manifest_news.set()
+        return self._current
+
+    async def hub_wanted(self, busy: list[str], is_new: bool = False) -> list[dict[str, Any]]:
+        """What the client should upload besides `busy` (see `Receiving.wanted`); `is_new` when it asks the first time."""
+        if is_new:
+            self._tracker.client_can(None)
+            self._assign()
+        return await self._receiving.wanted(busy)
+
+    async def hub_put(self, digest: str, sha256: str, size: int, offset: int, data: bytes) -> dict[str, Any]:
+        """Some bytes of an archive from the client; see `Receiving.put`."""
+        return await self._receiving.put(Digest(digest), Digest(sha256), size, offset, data)
+
+    async def hub_cannot(self, digest: str) -> None:
+        """The client can't give this layer."""
+        self._receiving.refuse(Digest(digest))
+
+    async def hub_status(self) -> dict[str, Any]:
+        """Who has received what from where.
+
+        Returns
+        -------
+        dict
+            ``manifest``: id of the current one; ``bytes``: by source ("client", "peer", "store"), in total;
+            ``nodes``: by address ``name``, ``bytes``, ``layers`` (number of), ``wants``, ``fetching``.
+        """
+        nodes = {
+            address: {
+                "name": member.name,
+                "bytes": dict(member.bytes),
+                "layers": len(member.have),
+                "wants": len(member.wants),
+                "fetching": len(member.work),
+            }
+            for address, member in self._members.items()
+        }
+        return {"hub": self.address, "manifest": self._current, "bytes": dict(self._bytes), "nodes": nodes}
+
+    # ---- what follows
+
+    def _assign(self) -> None:
+        """Tell everybody what the tracker decided."""
+        for transfer in self._tracker.begin():
+            member = self._members[transfer.node]
+            if transfer.source == CLIENT:
+                self._receiving.want(transfer.digest)
+            else:
+                member.work[transfer.digest] = transfer
+                member.news.set()
+        for digest, nodes in self._tracker.unavailable().items():
+            for member in (self._members[node] for node in nodes):
+                if digest not in member.told:
+                    member.told.add(digest)
+                    member.lost.append(digest)
+                    member.news.set()
+
+    def _took(self, digest: Digest, amount: int) -> None:
+        self._count(self.address, digest, CLIENT, amount)
+
+    def _arrived(self, archive: Archive) -> None:
+        self._vouched[archive.digest] = archive.sha256
+        self._members[self.address].have.add(archive.digest)
+        self._origin[archive.digest] = CLIENT
+        self._fulfil(archive)
+        self._tracker.have(self.address, archive.digest)
+        self._assign()
+
+    def _refused(self, digest: Digest) -> None:
+        self._tracker.failed(self.address, digest, CLIENT, True)
+        self._assign()
+
+    async def _look_into_store(self, digests: Iterable[Digest]) -> None:
+        """What can be read from a directory need not be uploaded."""
+        new = [digest for digest in digests if digest not in self._looked]
+        self._looked.update(new)
+        stored = await in_thread(self.archives.stored, new)
+        self._stored.update(stored)
+        self._tracker.in_store(stored)
+
+    async def _examine(self, digest: Digest) -> None:
+        """Somebody found the copy from here damaged. Is it?"""
+        self.serving.forget(digest)
+        archive = await in_thread(self.archives.find, digest)
+        try:
+            if archive is not None:
+                await in_thread(self.archives.check, archive)
+                self._tracker.have(self.address, digest)
+        except (LikewiseError, OSError):
+            await in_thread(self.archives.remove, digest)
+            self._vouched.pop(digest, None)
+            self._stored.discard(digest)
+            self._receiving.doubt(digest)
+        self._assign()
+
+    def _rejoin(self, node: str, member: _Member) -> None:
+        """Let the tracker begin anew with a node whose state it can't know; what runs goes on and is reported."""
+        member.work.clear()
+        self._tracker.joined(node, member.have)
+        self._tracker.want(node, member.wants)
+
+    def _count(self, node: str, digest: Digest, source: str, received: int) -> None:
+        if received:
+            from_store = source == self.address and digest in self._stored
+            kind = CLIENT if source == CLIENT else "store" if from_store else "peer"
+            self._bytes[kind] += received
+            if node in self._members:
+                self._members[node].bytes[kind] += received
+
+    def _part_from(self, node: str) -> None:
+        if node != self.address and self._members.pop(node, None) is not None:
+            self._tracker.left(node)
+            self._assign()
+
+    async def _watch(self) -> None:
+        """Part from nodes of which nothing was heard."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = time.monotonic()
+            for node, member in list(self._members.items()):
+                if not member.asking and now - member.heard > _GONE:
+                    self._part_from(node)

@@ -1,0 +1,129 @@
+"""The hub's end of the client's upload: which layers it should send, and what came of them so far."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from typing import Any
+
+from likewise.errors import NodeError
+from likewise.model.digest import Digest, is_digest
+from likewise.node.cache import host_name
+from likewise.node.disk import disk_error
+from likewise.transport.archives import Archive, Archives, Part
+from likewise.transport.fetch import in_thread
+
+
+class Receiving:
+    """What the client uploads.
+
+    Parameters
+    ----------
+    archives : Archives
+        Where it goes.
+    arrived : callable
+        Called with each archive that is whole.
+    refused : callable
+        Called with the digest of a layer that the client can't give, or that can't be kept here.
+    poll : float
+        Seconds for which a question is kept open.
+    """
+
+    def __init__(
+        self, archives: Archives, arrived: Callable[[Archive], None], refused: Callable[[Digest], None], poll: float
+    ) -> None:
+        self._archives, self._took, self._arrived, self._refused, self._poll = archives, took, arrived, refused, poll
+        self._wanted: dict[Digest, None] = {}
+        self._damaged: set[Digest] = set()
+        self._parts: dict[Digest, Part] = {}
+        self._locks: defaultdict[Digest, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._news = asyncio.Event()
+        self.bytes = 0
+        """Bytes that came from the client."""
+
+    def want(self, digest: Digest) -> None:
+        """The client should send this layer."""
+        self._wanted[digest] = None
+        self._news.set()
+
+    def doubt(self, digest: Digest) -> None:
+        """What the client sent turned out to be damaged: when it is asked again, it hears that."""
+        self._damaged.add(digest)
+
+    async def wanted(self, busy: Collection[str]) -> list[dict[str, Any]]:
+        """What to send besides `busy`; waits for some seconds until there is something."""
+        deadline = time.monotonic() + self._poll
+        while True:
+            new = [d for d in self._wanted if d not in busy]
+            left = deadline - time.monotonic()
+            if new or left <= 0:
+                return [{"digest": digest, "damaged": digest in self._damaged} for digest in new]
+            self._news.clear()
+            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
+
+    async def put(self, digest: Digest, sha256: Digest, size: int, offset: int, data: bytes) -> dict[str, Any]:
+        """Take some bytes of an archive.
+
+        Returns
+        -------
+        dict
+            ``offset``: how much of it is here; ``done``: whether it is finished, or not wanted (any more);
+            ``error``: a NodeError as a mapping, when this machine can't keep it.
+        """
+        if not is_digest(sha256):
+            return {"offset": 0, "done": True}
+        async with self._locks[digest]:
+            try:
+                return await self._put(digest, sha256, size, offset, data)
+            except BlockingIOError:  # another hub receives it into the same cache: what it got can be taken over later
+                await asyncio.sleep(0.5)
+                return {"offset": offset, "done": False}
+            except (OSError, NodeError) as error:
+                if isinstance(error, OSError):
+                    error = disk_error(error, f"{host_name()}, in {self._archives.folder}")
+                self._drop(digest)
+                self.refuse(digest)
+                return {"offset": 0, "done": True, "error": error.as_dict()}
+
+    async def _put(self, digest: Digest, sha256: Digest, size: int, offset: int, data: bytes) -> dict[str, Any]:
+        if digest not in self._wanted:
+            return {"offset": size, "done": True}
+        part = self._parts.get(digest)
+        if part is None or part.whole.sha256 != sha256:
+            self._drop(digest)
+            part = self._parts[digest] = await in_thread(self._archives.receive, digest, sha256, size)
+        if offset != part.size:
+            return {"offset": part.size, "done": False}
+        self.bytes += len(data)
+        await in_thread(part.append, bytes(data))
+        if part.size < part.whole.size:
+            return {"offset": part.size, "done": False}
+        announced = part.is_announced()
+        if announced:
+            archive = part.publish()
+            self._wanted.pop(digest)
+            self._damaged.discard(digest)
+            self._arrived(archive)
+        else:
+            part.discard()
+        self._drop(digest)
+        return {"offset": size if announced else 0, "done": announced}
+
+    def refuse(self, digest: Digest) -> None:
+        """The client can't give this layer."""
+        if self._wanted.pop(digest, "") is None:
+            self._refused(digest)
+
+    def close(self) -> None:
+        """What is here of unfinished uploads stays for another time."""
+        for digest in list(self._parts):
+            self._drop(digest)
+
+    def _drop(self, digest: Digest) -> None:
+        part = self._parts.pop(digest, None)
+        if part is not None:
+            part.close()

@@ -1,0 +1,188 @@
+"""The client's upload: what the cluster lacks, each layer once, to the hub, which passes it on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from distributed.core import ConnectionPool
+from distributed.security import Security
+
+from likewise.errors import LikewiseError, NodeError
+from likewise.events import StageAdvanced
+from likewise.model.digest import Digest
+from likewise.transport.fetch import Pace, SourceFailed, answer, in_thread
+
+STAGE = "upload"
+"""The stage that progress is reported for; its unit is bytes."""
+
+_POLL = 15.0  # seconds; the hub keeps a question open for less
+_PATIENCE = 60.0  # seconds without the hub
+_SLOW = 60.0  # seconds for a chunk: a thin line with much on it
+
+
+class Uploader:
+    """Uploads layers for one cluster.
+
+    Parameters
+    ----------
+    hub_address : str
+        As it can be reached from here.
+    security : distributed.Security
+        The client's role is used.
+    open_layer : callable
+        Opens a layer's archive for reading, seekable. An OSError or a LikewiseError means that it can't be given.
+    manifest : bytes
+        The current manifest.
+    advanced : callable, optional
+        Called with a `StageAdvanced` for every piece that the hub has taken.
+    damaged : callable, optional
+        Called with the digest of a layer of which the last archive was damaged, before it is opened again: the place
+        where to remove it and make it anew.
+    name : callable, optional
+        The name of a layer in progress reports.
+    """
+
+    def __init__(
+        self,
+        hub_address: str,
+        security: Security,
+        open_layer: Callable[[Digest], BinaryIO],
+        manifest: bytes,
+        *,
+        advanced: Callable[[StageAdvanced], None] = lambda event: None,
+        damaged: Callable[[Digest], None] = lambda digest: None,
+        name: Callable[[Digest], str] = lambda digest: digest[:12],
+    ) -> None:
+        self.hub_address = hub_address
+        self.sent: dict[Digest, int] = {}
+        """Bytes sent for each layer, those that had to be sent again included."""
+        self._arguments = security.get_connection_args("client")
+        self._open, self._damaged, self._advanced, self._name = open_layer, damaged, advanced, name
+        self._manifest = manifest
+        self._pool: Any = None
+        self._said = time.monotonic()
+        self._error: LikewiseError | None = None
+
+    async def run(self) -> None:
+        """Upload what the hub asks for until this is cancelled.
+
+        Raises
+        ------
+        NodeError
+            When the hub can't be reached for a minute, or can't keep what it is sent (a full disk).
+        """
+        self._pool = await ConnectionPool(connection_args=self._arguments, timeout=10)
+        tasks: dict[Digest, asyncio.Task[None]] = {}
+        try:
+            while True:
+                try:
+                    await self._follow(tasks)
+                except SourceFailed as error:
+                    if time.monotonic() - self._said > _PATIENCE:
+                        raise NodeError(
+                            f"The cluster's hub can't be reached. {error.what}",
+                            where=self.hub_address,
+                            todo="Is the scheduler's machine still there?",
+                        ) from error
+                    await asyncio.sleep(0.5)
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            pool, self._pool = self._pool, None
+            await pool.close()
+
+    async def set_manifest(self, manifest: bytes) -> None:
+        """From now on this manifest is the current one.
+
+        Raises
+        ------
+        NodeError
+            When the hub can't be reached.
+        """
+        self._manifest = manifest
+        await self._call("set_manifest", data=manifest)
+
+    async def hub_status(self) -> dict[str, Any]:
+        """Bytes by source, in total and for each node; see `Hub.hub_status`.
+
+        Raises
+        ------
+        NodeError
+            When the hub can't be reached.
+        """
+        return dict(await self._call("status"))
+
+    async def _follow(self, tasks: dict[Digest, asyncio.Task[None]]) -> None:
+        await self._call("set_manifest", data=self._manifest)
+        is_new = True
+        while True:
+            busy = [digest for digest, task in tasks.items() if not task.done()]
+            layers = await self._call("wanted", busy=busy, is_new=is_new, seconds=_POLL)
+            is_new = False
+            for digest in [digest for digest, task in tasks.items() if task.done()]:
+                await tasks.pop(digest)
+            for layer in layers:
+                if layer["digest"] not in tasks:
+                    tasks[layer["digest"]] = asyncio.create_task(self._upload(layer["digest"], layer["damaged"]))
+
+    async def _upload(self, digest: Digest, is_damaged: bool) -> None:
+        try:
+            if is_damaged:
+                await in_thread(self._damaged, digest)
+            file = await in_thread(self._open, digest)
+        except (OSError, LikewiseError):
+            await self._call("cannot", digest=digest)
+            return
+        with contextlib.closing(file):
+            sha256, size = await in_thread(_facts, file)
+            await self._send(digest, file, sha256, size)
+
+    async def _send(self, digest: Digest, file: BinaryIO, sha256: str, size: int) -> None:
+        """Send the archive from where the hub has it."""
+        pace, data, offset = Pace(), b"", 0
+        while True:
+            asked = time.monotonic()
+            answered = await self._call(
+                "put", digest=digest, sha256=sha256, size=size, offset=offset, data=data, seconds=_SLOW
+            )
+            if "error" in answered:
+                error = answered["error"]
+                raise NodeError(error["what"], where=error["where"], todo=error["todo"], details=error["details"])
+            if data:
+                pace.took(time.monotonic() - asked)
+                self.sent[digest] = self.sent.get(digest, 0) + len(data)
+                self._advanced(StageAdvanced(stage=STAGE, amount=len(data), item=self._name(digest)))
+            if answered["done"]:
+                return
+            offset = answered["offset"]
+            data = await in_thread(_read, file, offset, pace.chunk)
+            if not data:
+                return  # the file is shorter than it was: the hub asks again
+
+    async def _call(self, operation: str, *, seconds: float = 10.0, **what: Any) -> Any:
+        if self._pool is None:
+            self._pool = await ConnectionPool(connection_args=self._arguments, timeout=10)
+        said = await answer(getattr(self._pool(self.hub_address), f"hub_{operation}")(**what), seconds)
+        self._said = time.monotonic()
+        return said
+
+
+def _facts(file: BinaryIO) -> tuple[str, int]:
+    """sha256 and size of the archive."""
+    hashed, size = hashlib.sha256(), 0
+    while block := file.read(1 << 20):
+        hashed.update(block)
+        size += len(block)
+    return hashed.hexdigest(), size
+
+
+def _read(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset, os.SEEK_SET)
+    return file.read(size)
