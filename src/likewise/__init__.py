@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from likewise.cluster.jobqueue import SLURMCluster
     from likewise.cluster.local import Cluster
     from likewise.deploy import bootstrap_files, command_prefix
     from likewise.errors import LikewiseError
@@ -23,6 +24,7 @@ __all__ = [
     "Cluster",
     "LikewiseError",
     "Plan",
+    "SLURMCluster",
     "Snapshot",
     "VerifyReport",
     "__version__",
@@ -36,6 +38,7 @@ _WHERE = {
     "Cluster": "likewise.cluster.local",
     "LikewiseError": "likewise.errors",
     "Plan": "likewise.model.plan",
+    "SLURMCluster": "likewise.cluster.jobqueue",
     "Snapshot": "likewise.model.snapshot",
     "VerifyReport": "likewise.model.verify",
     "bootstrap_files": "likewise.deploy",

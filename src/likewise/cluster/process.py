@@ -165,19 +165,7 @@ class NodeProcess(ProcessInterface):  # type: ignore[misc]
 
     def failure(self, what: str) -> LikewiseError:
         """An error that says `what` happened to the process, how it ended and what it said last."""
-        said = self.output.lines()
-        details = {"process": self.command.label, "returncode": self.returncode, "output": said}
-        # What happens before Dask runs, the node says in one sentence, with an exit code for the kind of error.
-        told = [line.removeprefix(_TOLD) for line in said if line.startswith(_TOLD)]
-        kind = _NODE_ERRORS.get(self.returncode or 0)
-        if told and kind:
-            return kind(f"The {self.command.label} can't run: {told[-1]}", where=self.command.node, details=details)
-        words = "".join(f"\n    {line}" for line in last_words(said))
-        return ClusterError(
-            f"The {self.command.label} {what} ({_how(self.returncode)})." + (f" It said last:{words}" if words else ""),
-            where=self.command.node,
-            details=details,
-        )
+        return failure_of(self.command.label, self.command.node, what, self.returncode, self.output.lines())
 
     async def close(self) -> None:
         """Ask the process to end, then insist; nothing that it started stays. Safe to call more than once."""
@@ -216,6 +204,22 @@ class SchedulerProcess(NodeProcess):
     async def listening(self) -> str:
         """Wait until it listens; its address as the client reaches it, which becomes `address`."""
         raise NotImplementedError
+
+
+def failure_of(label: str, node: str, what: str, returncode: int | None, said: Sequence[str]) -> LikewiseError:
+    """An error that says `what` happened to the process `label` on `node`, how it ended and what it `said` last."""
+    details = {"process": label, "returncode": returncode, "output": list(said)}
+    # What happens before Dask runs, the node says in one sentence, with an exit code for the kind of error.
+    told = [line.removeprefix(_TOLD) for line in said if line.startswith(_TOLD)]
+    kind = _NODE_ERRORS.get(returncode or 0)
+    if told and kind:
+        return kind(f"The {label} can't run: {told[-1]}", where=node, details=details)
+    words = "".join(f"\n    {line}" for line in last_words(said))
+    return ClusterError(
+        f"The {label} {what} ({_how(returncode)})." + (f" It said last:{words}" if words else ""),
+        where=node,
+        details=details,
+    )
 
 
 def _how(returncode: int | None) -> str:

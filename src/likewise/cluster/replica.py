@@ -137,8 +137,8 @@ class Replica:
         if self._prepared is not None:
             self._prepared.close()
 
-    def _processes_by_address(self) -> dict[str, str]:
-        """The node of each process that is in the cluster now."""
+    def _processes_by_address(self) -> Mapping[str, str | None]:
+        """The node of each process that is in the cluster now; None: it will say so itself."""
         raise NotImplementedError
 
     @property

@@ -34,7 +34,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[str, ...]
 
 
-async def verify_nodes(client: Client, nodes: Mapping[str, str], manifest: Manifest, *, timeout: float) -> VerifyReport:
+async def verify_nodes(
+    client: Client, nodes: Mapping[str, str | None], manifest: Manifest, *, timeout: float
+) -> VerifyReport:
     """Check every node.
 
     Parameters
@@ -42,7 +44,8 @@ async def verify_nodes(client: Client, nodes: Mapping[str, str], manifest: Manif
     client : distributed.Client
         Asynchronous, connected.
     nodes : mapping
-        The address of each process to the name of its node; the scheduler's is `SCHEDULER`.
+        The address of each process to the name of its node; None: what the node calls itself. The scheduler's address
+        is `SCHEDULER`.
     manifest : Manifest
         What they should run.
     timeout : float
@@ -50,9 +53,10 @@ async def verify_nodes(client: Client, nodes: Mapping[str, str], manifest: Manif
     """
     found = await asyncio.gather(*(_ask(client, address, min(timeout, _ANSWER), whereabouts) for address in nodes))
     facts = dict(zip(nodes, found, strict=True))
-    places = group_processes(nodes, {a: f["prefix"] for a, f in facts.items() if not isinstance(f, Exception)})
+    names = {a: node or (a if isinstance(facts[a], Exception) else facts[a]["host"]) for a, node in nodes.items()}
+    places = group_processes(names, {a: f["prefix"] for a, f in facts.items() if not isinstance(f, Exception)})
     answers = await asyncio.gather(*(_report(client, place, timeout) for place in places))
-    lost = [unreachable(nodes[address], address, f) for address, f in facts.items() if isinstance(f, Exception)]
+    lost = [unreachable(names[address], address, f) for address, f in facts.items() if isinstance(f, Exception)]
     reports = [answer for answer in answers if isinstance(answer, NodeReport)]
     lost += [answer for answer in answers if isinstance(answer, Difference)]
     return join_reports(manifest, reports, lost)

@@ -1,0 +1,72 @@
+"""One job of a batch system: submitted and cancelled by dask-jobqueue, with errors that say what to do."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from distributed.deploy.spec import ProcessInterface
+
+from likewise.cluster.jobqueue.script import note_name, note_suffix
+from likewise.errors import ClusterError
+
+
+class ReplicaJob:
+    """Mixin for `dask_jobqueue.core.Job`.
+
+    Parameters
+    ----------
+    note_script : str
+        What runs when the worker's command has failed; "" for nothing.
+    *args, **kwargs
+        For dask-jobqueue.
+    """
+
+    job_id: str | None
+    name: Any
+    submit_command: str
+    _command_template: str
+
+    def __init__(self, *args: Any, note_script: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if note_script:
+            self._command_template += note_suffix(note_script, str(self.name))
+
+    @property
+    def note_name(self) -> str:
+        """Under which name this job leaves a note."""
+        return note_name(str(self.name))
+
+    async def _submit_job(self, script_filename: str) -> Any:
+        command = shlex.split(self.submit_command)[0]
+        try:
+            return await super()._submit_job(script_filename)  # type: ignore[misc]
+        except FileNotFoundError as error:
+            raise ClusterError(
+                f"The command {command} is not there.",
+                where=str(self.name),
+                todo="Run this where jobs can be submitted, and load what that needs.",
+            ) from error
+        except RuntimeError as error:
+            raise ClusterError(
+                f"{command} refused the job: {_refusal(str(error))}",
+                where=str(self.name),
+                todo="Look at cluster.job_script().",
+                details={"output": str(error)},
+            ) from error
+
+    async def close(self) -> None:
+        """Cancel the job; harmless when it is over."""
+        await super().close()  # type: ignore[misc]
+        await ProcessInterface.close(self)  # which dask-jobqueue leaves out
+
+
+def _refusal(text: str) -> str:
+    """What the command said, from dask-jobqueue's report of it."""
+    said = text.partition("\nstderr:\n")[2].strip() or text.partition("\nstdout:\n")[2].strip()
+    return said or text.strip().splitlines()[-1]
+
+
+def replica_job(job_cls: type) -> type:
+    """dask-jobqueue's `job_cls` with the mixin."""
+    return type(job_cls.__name__, (ReplicaJob, job_cls), {"__module__": __name__, "__doc__": job_cls.__doc__})
