@@ -203,7 +203,7 @@ class Hub(Agent):
         return self._current
 
     async def hub_wanted(self, busy: list[str], is_new: bool = False) -> list[dict[str, Any]]:
-        """What the client should upload besides `busy` (see `Receiving.wanted`); `is_new` when it asks the first time."""
+        """What the client should upload besides `busy` (see `Receiving.wanted`); `is_new`: for the first time."""
         if is_new:
             self._tracker.client_can(None)
             self._assign()

@@ -24,6 +24,8 @@ class Receiving:
     ----------
     archives : Archives
         Where it goes.
+    took : callable
+        Called with a layer's digest and a number of bytes that came.
     arrived : callable
         Called with each archive that is whole.
     refused : callable
@@ -33,7 +35,12 @@ class Receiving:
     """
 
     def __init__(
-        self, archives: Archives, arrived: Callable[[Archive], None], refused: Callable[[Digest], None], poll: float
+        self,
+        archives: Archives,
+        took: Callable[[Digest, int], None],
+        arrived: Callable[[Archive], None],
+        refused: Callable[[Digest], None],
+        poll: float,
     ) -> None:
         self._archives, self._took, self._arrived, self._refused, self._poll = archives, took, arrived, refused, poll
         self._wanted: dict[Digest, None] = {}
@@ -41,8 +48,6 @@ class Receiving:
         self._parts: dict[Digest, Part] = {}
         self._locks: defaultdict[Digest, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._news = asyncio.Event()
-        self.bytes = 0
-        """Bytes that came from the client."""
 
     def want(self, digest: Digest) -> None:
         """The client should send this layer."""
@@ -98,7 +103,7 @@ class Receiving:
             part = self._parts[digest] = await in_thread(self._archives.receive, digest, sha256, size)
         if offset != part.size:
             return {"offset": part.size, "done": False}
-        self.bytes += len(data)
+        self._took(digest, len(data))
         await in_thread(part.append, bytes(data))
         if part.size < part.whole.size:
             return {"offset": part.size, "done": False}
