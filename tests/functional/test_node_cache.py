@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from likewise.errors import NodeError
 from likewise.model.layer import LayerKind, LayerSource
 from likewise.node.cache import NodeCache, host_name, open_cache, start_time
-from likewise.node.expiry import leased, prune
+from likewise.node.expiry import leased, leased_clusters, prune
 from likewise.node.materialise import materialise
 from likewise.node.sources import DirectoryStore
 from support.nodes import distribution, layer, manifest_of, put
@@ -272,3 +273,74 @@ def test_max_age_is_a_choice(cache: NodeCache) -> None:
     """The times can be given; code never stays longer than anything else."""
     name = make(cache, PLAIN, CODE)
     assert prune(cache, max_age=timedelta(hours=1), now=in_future(2 * HOUR)).prefixes == (name,)
+
+
+# ---- what belongs to clusters
+
+CLUSTER, ENDED = "c" * 16, "e" * 16
+
+
+def of_cluster(cache: NodeCache, cluster: str) -> list[Path]:
+    """What a cluster has in a cache, an hour old."""
+    delta, agents = Path(cache.place("deltas"), cluster), Path(cache.place("agents"))
+    (delta / "deep").mkdir(parents=True)
+    (delta / "deep/added.py").touch()
+    paths = [delta, *(agents / f"{cluster}.{kind}" for kind in ("log", "lock", "sock"))]
+    for path in paths[1:]:
+        path.touch()
+    for path in paths:
+        os.utime(path, (time.time() - HOUR, time.time() - HOUR))
+    return paths
+
+
+def test_leases_say_which_clusters_live(cache: NodeCache, sleeper: subprocess.Popen[bytes]) -> None:
+    """A lease has up to three fields; the cluster is the third, and "-" stands for no prefix and for no cluster."""
+    started = start_time(str(sleeper.pid))
+    path = Path(cache.place("leases"), f"{host_name()}.{sleeper.pid}")
+    for text, prefixes, clusters in (
+        (f"{'a' * 64} {started} {CLUSTER}\n", {"a" * 16}, {CLUSTER}),
+        (f"{'a' * 64} {started} -\n", {"a" * 16}, set()),
+        (f"{'a' * 64} {started}\n", {"a" * 16}, set()),
+        (f"- {started} {CLUSTER}\n", set(), {CLUSTER}),
+        ("", {"*"}, {"*"}),
+        (f"{'a' * 64} 12345 {CLUSTER}\n", set(), set()),
+    ):
+        path.write_text(text)
+        assert (leased(cache, time.time()), leased_clusters(cache, time.time())) == (prefixes, clusters)
+
+
+def test_what_belongs_to_an_ended_cluster_leaves(cache: NodeCache, sleeper: subprocess.Popen[bytes]) -> None:
+    """Additions to a cluster, and what its agent left, go when no process here belongs to it any more."""
+    living, ended = of_cluster(cache, CLUSTER), of_cluster(cache, ENDED)
+    lease = Path(cache.place("leases"), f"{host_name()}.{sleeper.pid}")
+    lease.write_text(f"{'a' * 64} {start_time(str(sleeper.pid))} {CLUSTER}\n")
+    (Path(cache.place("agents")) / "dask-scratch-space").mkdir()
+    assert prune(cache).clusters == (ENDED,)
+    assert all(path.exists() for path in living) and not any(path.exists() for path in ended)
+    lease.write_text("")  # one that is being written may name any cluster
+    assert prune(cache).clusters == ()
+    sleeper.kill()
+    sleeper.wait()
+    assert prune(cache).clusters == (CLUSTER,)
+    assert os.listdir(cache.place("deltas")) == [] and os.listdir(cache.place("agents")) == ["dask-scratch-space"]
+
+
+def test_clusters_that_are_starting_stay(cache: NodeCache) -> None:
+    """What is new stays without a lease, and so does what an agent that still runs has locked."""
+    paths = of_cluster(cache, CLUSTER)
+    os.utime(paths[0])
+    assert prune(cache).clusters == ()
+    with open(of_cluster(cache, ENDED)[2]) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert prune(cache, now=in_future(HOUR)).clusters == (CLUSTER,)
+    assert prune(cache, now=in_future(HOUR)).clusters == (ENDED,)
+
+
+def test_archives_leave_after_a_day(cache: NodeCache) -> None:
+    """Archives, whole or not, go 24 h after their last use: they may be the user's code, and can be had again."""
+    for name in ("a" * 64, f"{'b' * 64}.part"):
+        Path(cache.place("archives"), name).touch()
+    assert prune(cache, now=in_future(23 * HOUR)).archives == ()
+    os.utime(Path(cache.place("archives"), "a" * 64), (in_future(5 * HOUR), in_future(5 * HOUR)))
+    assert prune(cache, now=in_future(25 * HOUR)).archives == (f"{'b' * 64}.part",)
+    assert prune(cache, now=in_future(30 * HOUR)).archives == ("a" * 64,)

@@ -239,8 +239,12 @@ else
                 "Choose another folder, for example with LIKEWISE_CACHE." ;;
     esac
     [ -d "$_lw_cache" ] || make_private "$_lw_cache" || exit
+    own "$_lw_cache"
+    # Whose folder holds it is the business of whoever named it.
+    case $(LC_ALL=C ls -ldn -- "$_lw_cache" 2>/dev/null) in
+        ????????w*) fail "$_lw_cache can be written by everybody" "Remove it, or choose another folder." ;;
+    esac
 fi
-own "$_lw_cache"
 for _lw_dir in prefixes kits tmp leases used work agents; do
     [ -d "$_lw_cache/$_lw_dir" ] || make_private "$_lw_cache/$_lw_dir" || exit
     own "$_lw_cache/$_lw_dir"

@@ -6,7 +6,11 @@
     <cache>/leases/<host>.<pid>              "<manifest id> <start time of the process> <cluster id>", - for none
     <cache>/used/<first 16 of an id>         modified when a prefix or a kit was last used
     <cache>/work/<host>.<pid>/               the working directory of each process started from here
+    <cache>/archives/<digest>…               packed layers that the node's agents got from others, to unpack and to serve
+    <cache>/agents/<cluster>.…               door, lock and log of the agent of a cluster
+    <cache>/deltas/<cluster>/                what was added to a running cluster
     <cache>/tmp/, <cache>/lock               what is being made, by the one who holds the lock
+    <cache>/pruned                           when what had expired was last removed, in seconds since boot
 
 Content becomes visible by a rename and disappears by one, so a kill at any moment leaves something in ``tmp`` at most.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import sys
 import time
 from collections.abc import Collection
@@ -25,6 +26,7 @@ STARTING = timedelta(minutes=5)
 """What belongs to a cluster stays that long without a lease: its first process may just be about to write one."""
 
 _EVERYTHING = "*"
+_CLUSTER = re.compile(r"[0-9a-f]{16}")
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,7 +215,8 @@ class _Expiry:
         found: dict[str, list[str]] = {}
         for kind in ("deltas", "agents"):
             for name in os.listdir(self._cache.place(kind)):
-                found.setdefault(name.partition(".")[0], []).append(f"{self._cache.place(kind)}/{name}")
+                if _CLUSTER.fullmatch(name.partition(".")[0]):  # Dask makes folders of its own in there
+                    found.setdefault(name.partition(".")[0], []).append(f"{self._cache.place(kind)}/{name}")
         live = leased_clusters(self._cache, self._now)
         removed = []
         for cluster, paths in found.items():
