@@ -10,18 +10,20 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dask.config
 import msgspec
 from dask_jobqueue.core import JobQueueCluster
+from distributed.comm.addressing import get_address_host
 from distributed.core import Status
 from distributed.security import Security
 
 from likewise.cluster.certificates import make_security
 from likewise.cluster.commands import client_environ, require_tls, split_preloads
-from likewise.cluster.environ import tls_environ
+from likewise.cluster.environ import dask_environ, tls_environ
 from likewise.cluster.jobqueue.folder import JobFolder
+from likewise.cluster.jobqueue.hub import LocalHub
 from likewise.cluster.jobqueue.script import command_line, environ_text, merge_directives, prologue_line, python_command
 from likewise.cluster.options import OWN_CONFIG
 from likewise.cluster.process import failure_of
@@ -32,11 +34,15 @@ from likewise.events import Notice, Reporter
 from likewise.settings import resolve_settings
 from likewise.stages import Stages
 
+if TYPE_CHECKING:
+    from likewise.sync import Prepared
+
 logger = logging.getLogger("likewise.cluster")
 
 DEATH_TIMEOUT = 300
 """Seconds that a worker looks for its scheduler; dask-jobqueue's 60 are short where hundreds start at once."""
 
+_CONFIGURATION = frozenset(dask_environ(""))
 _LOOK = 1.0  # seconds between looks for what failed jobs have to tell
 _CLUSTER_ARGUMENTS = frozenset(inspect.signature(JobQueueCluster.__init__).parameters)
 _PENDING = "tls://<scheduler>"
@@ -103,6 +109,7 @@ class ReplicaQueue(Replica):
         self._listen(reporter)
         self._stages = Stages(self._reporter)
         self._folder: JobFolder | None = None
+        self._hub: LocalHub | None = None
         self._watching: asyncio.Task[None] | None = None
         self._wanted = n_workers
         self._joined: set[str] = set()
@@ -188,6 +195,8 @@ class ReplicaQueue(Replica):
                 self._folder = JobFolder(self._shared, self._cluster_id)
                 self._folder.write("environ", environ_text(self._environ).encode())
                 await self._start_scheduler()
+                if self._prepared is not None:
+                    await self._start_hub(self._prepared, self._folder)
                 stage.summary = "scheduler"
         except BaseException:
             await self._close()
@@ -205,18 +214,21 @@ class ReplicaQueue(Replica):
             if isinstance(error.__cause__, LikewiseError):
                 raise error.__cause__ from None
             raise
-        if self._prepared is not None:
-            install(self.scheduler, manifest=self._prepared.manifest.id, cluster=self._cluster_id)
-            self._set_prefix("")
 
-    def _set_prefix(self, hub: str) -> None:
-        """From now on, jobs start in what is prepared now."""
-        assert self._prepared is not None and self._folder is not None
-        launch = self._prepared.launch(Path("auto"))
+    async def _start_hub(self, prepared: Prepared, folder: JobFolder) -> None:
+        """Serve layers to nodes that can't read the store, and tell all nodes what to run."""
+        host = get_address_host(self.scheduler.address)
+        configuration = {k: v for k, v in self._environ.items() if k in _CONFIGURATION}
+        environ = {**configuration, **tls_environ(self._cluster_security, "scheduler")}
+        self._hub = LocalHub(self._cluster_id, host, prepared.store.root, folder.path, environ)
+        await self._hub
+        hub = await self._hub.listening()
+        install(self.scheduler, manifest=prepared.manifest.id, cluster=self._cluster_id, hub=hub)
+        launch = prepared.launch(Path("auto"))
         ours = msgspec.structs.replace(
             launch,
-            script=str(self._folder.bring("bootstrap.sh", Path(launch.script))),
-            kit=str(self._folder.bring(f"kit-{launch.kit_id[:16]}", Path(launch.kit))),
+            script=str(folder.bring("bootstrap.sh", Path(launch.script))),
+            kit=str(folder.bring(f"kit-{launch.kit_id[:16]}", Path(launch.kit))),
             cluster=self._cluster_id,
             hub=hub,
             ask=True,
@@ -260,8 +272,12 @@ class ReplicaQueue(Replica):
     async def _watch_jobs(self) -> None:
         """Tell of jobs that failed. A job that waits in the queue, for however long, is no failure."""
         assert self._folder is not None
+        hub = self._hub
         while True:
             await asyncio.sleep(_LOOK)
+            if hub is not None and hub.exited.is_set():
+                self._warn(hub.failure("ended"))
+                hub = None
             for note in await asyncio.to_thread(self._folder.take_notes):
                 self._job_failed(*note)
 
@@ -295,6 +311,8 @@ class ReplicaQueue(Replica):
         try:
             await super()._close()  # type: ignore[misc]
         finally:
+            if self._hub is not None:
+                await self._hub.close()
             self._give_back()
 
     def _give_back(self) -> None:
