@@ -10,7 +10,6 @@ import msgspec
 
 from likewise.errors import NodeError, UsageError
 from likewise.model.digest import digest_bytes
-from likewise.model.layer import LayerKind
 from likewise.model.manifest import LayerRef, Manifest, scheme_dirs
 from likewise.node.cache import host_name, start_time
 
@@ -44,10 +43,10 @@ def added_layers(manifest: Manifest, base: Manifest) -> tuple[LayerRef, ...]:
 
 def search_paths(folder: str, manifest: Manifest, base: Manifest) -> tuple[str, ...]:
     """What the delta adds to ``sys.path``: its site directory, and its roots of loose code."""
-    refs = added_layers(manifest, base)
-    site = [f"{folder}/{scheme_dirs(manifest.python)['purelib']}"]
-    code = [f"{folder}/code/{ref.name}" for ref in refs if ref.kind is LayerKind.CODE]
-    return (*(site if len(code) < len(refs) else []), *code)
+    names = [ref.name for ref in added_layers(manifest, base)]
+    roots = [name for name in (*manifest.before, *manifest.after) if name in names]
+    site = [f"{folder}/{scheme_dirs(manifest.python)['purelib']}"] if len(roots) < len(names) else []
+    return (*site, *(f"{folder}/code/{name}" for name in roots))
 
 
 def read_manifests(folder: str) -> tuple[Manifest, Manifest]:
