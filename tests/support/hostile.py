@@ -5,12 +5,10 @@ Whatever of his is run leaves a line in `EVIDENCE`; what is read or changed of a
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from support.testbed import Host
 
@@ -84,46 +82,33 @@ class Watched:
 
     def __init__(self, host: Host, *paths: str) -> None:
         self._root = host.root
-        self._paths = paths
-        self._before = self._look()
-        for path in self._before:
+        self._tops = [host.root / path.lstrip("/") for path in paths]
+        found = self._all()
+        for path in found:
             if not path.is_symlink():
                 os.utime(path, ns=(_OLD, path.lstat().st_mtime_ns))
+        self._before = {path: path.lstat() for path in found}
 
     def differences(self) -> dict[str, str]:
         """What was done: path → ``read`` (a folder: listed), ``changed``, ``made`` or ``removed``. Once only."""
-        found = {path: "read" for path in self._before if _accessed(path)}
-        now = self._look()
-        found |= {path: "changed" for path in self._before.keys() & now.keys() if self._before[path] != now[path]}
-        found |= dict.fromkeys(now.keys() - self._before.keys(), "made")
-        found |= dict.fromkeys(self._before.keys() - now.keys(), "removed")
-        return {f"/{path.relative_to(self._root)}": what for path, what in found.items()}
+        told = {path: what for path, before in self._before.items() if (what := _difference(path, before))}
+        told |= {path: "made" for path in self._all() if path not in self._before}
+        return {f"/{path.relative_to(self._root)}": what for path, what in told.items()}
 
-    def _look(self) -> dict[Path, _Seen]:
-        tops = [self._root / path.lstrip("/") for path in self._paths]
-        return {path: _see(path) for top in tops if os.path.lexists(top) for path in _walk(top)}
+    def _all(self) -> list[Path]:
+        return [path for top in self._tops if os.path.lexists(top) for path in _walk(top)]
 
 
-class _Seen(NamedTuple):
-    inode: int
-    mode: int
-    owner: int
-    changed: int
-    content: str
-
-
-def _see(path: Path) -> _Seen:
-    found = path.lstat()
-    content = ""
-    if stat.S_ISREG(found.st_mode):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-    elif stat.S_ISLNK(found.st_mode):
-        content = os.readlink(path)
-    return _Seen(found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, content)
-
-
-def _accessed(path: Path) -> bool:
-    return os.path.lexists(path) and not path.is_symlink() and path.lstat().st_atime_ns != _OLD
+def _difference(path: Path, before: os.stat_result) -> str:
+    """What was done to one file; nothing of it is read here."""
+    try:
+        now = path.lstat()
+    except FileNotFoundError:
+        return "removed"
+    # The kernel alone sets the time of change, whenever content, owner, mode or links do.
+    if (now.st_ino, now.st_mode, now.st_ctime_ns) != (before.st_ino, before.st_mode, before.st_ctime_ns):
+        return "changed"
+    return "read" if now.st_atime_ns != before.st_atime_ns and not stat.S_ISLNK(now.st_mode) else ""
 
 
 def _walk(top: Path) -> Iterator[Path]:
