@@ -6,14 +6,40 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from likewise.node.adopt import adopt, adopted, effective, hold
+from likewise.node.missed import missed
 
 _UNSTARTED = frozenset({"waiting", "ready", "constrained"})  # states of distributed.worker_state_machine
 
 
 async def whereabouts() -> dict[str, Any]:
-    """Where this process runs, and from which prefix."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "prefix": sys.prefix, "executable": sys.executable}
+    """Where this process runs, and from which prefix, with what it has adopted since."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "prefix": sys.prefix,
+        "deltas": adopted(),
+        "executable": sys.executable,
+    }
+
+
+async def situation() -> dict[str, Any]:
+    """What a change of the environment would meet here.
+
+    The first digits of the manifest that this process has by now ("" when it runs in no replica), what it looked for in
+    vain, and what it has loaded.
+    """
+    modules, distributions = missed()
+    return {
+        **await whereabouts(),
+        "manifest": effective(),
+        "missed": modules,
+        "missed_distributions": distributions,
+        "loaded": tuple({name.partition(".")[0] for name in list(sys.modules)}),
+    }
 
 
 async def verify_prefix(node: str, timeout: float) -> tuple[int, bytes, str]:
@@ -35,11 +61,50 @@ async def verify_prefix(node: str, timeout: float) -> tuple[int, bytes, str]:
     str
         What else was said.
     """
-    # -I: none of the user's modules, or of his variables, has a say in the check; -B: it leaves no trace.
-    argv = [sys.executable, "-I", "-B", "-X", "utf8", "-m", "likewise.node", "verify"]
+    deltas = ":".join(adopted())
+    return await _node_command(
+        ["verify", "--prefix", sys.prefix, "--node", node, *(["--deltas", deltas] if deltas else [])], timeout
+    )
+
+
+async def make_delta(options: Mapping[str, str], timeout: float) -> tuple[int, bytes, str]:
+    """Have the node make a delta beside this process's prefix; whoever asks first makes it.
+
+    Parameters
+    ----------
+    options : mapping
+        ``cluster``, ``manifest``, ``base`` and the sources: see `likewise.node.__main__`.
+    timeout : float
+        Seconds.
+
+    Returns
+    -------
+    int
+        Exit code.
+    bytes
+        Where it is, when the exit code is 0.
+    str
+        What else was said.
+    """
+    hold(options["cluster"])
+    words = [word for name, value in options.items() if value for word in (f"--{name}", value)]
+    cache = os.path.dirname(os.path.dirname(sys.prefix))
+    return await _node_command(["delta", "--cache", cache, *words], timeout)
+
+
+async def adopt_delta(folder: str, cluster: str) -> str:
+    """Adopt a delta; the first digits of the manifest that this process has then."""
+    hold(cluster)
+    adopt(folder)
+    return effective()
+
+
+async def _node_command(words: list[str], timeout: float) -> tuple[int, bytes, str]:
+    """Run a command of `likewise.node` in this prefix; its exit code, its output, and what else it said."""
+    # -I: none of the user's modules, or of his variables, has a say in it; -B: it leaves no trace.
+    argv = [sys.executable, "-I", "-B", "-X", "utf8", "-m", "likewise.node", *words]
     process = await asyncio.create_subprocess_exec(
         *argv,
-        *("--prefix", sys.prefix, "--node", node),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -7,7 +7,7 @@ byte; the client looks at its own environment meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,15 +27,16 @@ Asker = Callable[..., Any]
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """One prefix on one node, and the addresses of the processes that run from it."""
+    """One prefix on one node, and the addresses of the processes that run from it and have adopted the same deltas."""
 
     node: str
     prefix: str
     processes: tuple[str, ...]
+    deltas: tuple[str, ...] = ()
 
 
 async def verify_nodes(
-    client: Client, nodes: Mapping[str, str | None], manifest: Manifest, *, timeout: float
+    client: Client, nodes: Mapping[str, str | None], manifest: Manifest, *, timeout: float, older: Collection[str] = ()
 ) -> VerifyReport:
     """Check every node.
 
@@ -50,16 +51,23 @@ async def verify_nodes(
         What they should run.
     timeout : float
         Seconds that a node has for its report.
+    older : collection of str
+        Ids of the manifests that the scheduler may run instead, since it stays when the workers are replaced.
     """
     found = await asyncio.gather(*(_ask(client, address, min(timeout, _ANSWER), whereabouts) for address in nodes))
     facts = dict(zip(nodes, found, strict=True))
     names = {a: node or (a if isinstance(facts[a], Exception) else facts[a]["host"]) for a, node in nodes.items()}
-    places = group_processes(names, {a: f["prefix"] for a, f in facts.items() if not isinstance(f, Exception)})
+    answered = {a: f for a, f in facts.items() if not isinstance(f, Exception)}
+    places = group_processes(
+        names,
+        {a: f["prefix"] for a, f in answered.items()},
+        {a: tuple(f.get("deltas", ())) for a, f in answered.items()},
+    )
     answers = await asyncio.gather(*(_report(client, place, timeout) for place in places))
     lost = [unreachable(names[address], address, f) for address, f in facts.items() if isinstance(f, Exception)]
     reports = [answer for answer in answers if isinstance(answer, NodeReport)]
     lost += [answer for answer in answers if isinstance(answer, Difference)]
-    return join_reports(manifest, reports, lost)
+    return join_reports(manifest, reports, lost, older=older)
 
 
 async def _ask(client: Client, address: str, timeout: float, function: Asker, *args: Any) -> Any:
@@ -103,8 +111,10 @@ def unreachable(node: str, subject: str, problem: Exception | str) -> Difference
     )
 
 
-def group_processes(nodes: Mapping[str, str], prefixes: Mapping[str, str]) -> tuple[Place, ...]:
-    """One `Place` for each prefix on each node, the scheduler's first.
+def group_processes(
+    nodes: Mapping[str, str], prefixes: Mapping[str, str], deltas: Mapping[str, tuple[str, ...]] | None = None
+) -> tuple[Place, ...]:
+    """One `Place` for each prefix on each node, the scheduler's first; one more for each difference in deltas.
 
     Parameters
     ----------
@@ -112,18 +122,26 @@ def group_processes(nodes: Mapping[str, str], prefixes: Mapping[str, str]) -> tu
         Address of a process to the name of its node.
     prefixes : mapping
         Address of a process to its prefix; those that did not answer are missing.
+    deltas : mapping, optional
+        Address of a process to what it has adopted.
     """
-    places: dict[tuple[str, str], list[str]] = {}
+    places: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for address in sorted(prefixes, key=lambda a: (a != SCHEDULER, nodes[a], a)):
-        places.setdefault((nodes[address], prefixes[address]), []).append(address)
-    return tuple(Place(node=n, prefix=p, processes=tuple(a)) for (n, p), a in places.items())
+        place = (nodes[address], prefixes[address], (deltas or {}).get(address, ()))
+        places.setdefault(place, []).append(address)
+    return tuple(Place(node=n, prefix=p, processes=tuple(a), deltas=d) for (n, p, d), a in places.items())
 
 
-def join_reports(manifest: Manifest, reports: Sequence[NodeReport], lost: Iterable[Difference] = ()) -> VerifyReport:
-    """All nodes' reports as one; a node that runs another environment is a difference of its own."""
+def join_reports(
+    manifest: Manifest, reports: Sequence[NodeReport], lost: Iterable[Difference] = (), *, older: Collection[str] = ()
+) -> VerifyReport:
+    """All nodes' reports as one; a node that runs another environment is a difference of its own.
+
+    A scheduler that runs an `older` one is as it should be.
+    """
     differences: list[Difference] = []
     for report in reports:
-        if report.manifest != manifest.id:
+        if report.manifest != manifest.id and not (report.processes == (SCHEDULER,) and report.manifest in older):
             differences.append(
                 Difference(
                     node=report.node,

@@ -115,3 +115,13 @@ def adopt(folder: str) -> None:
 def adopted() -> tuple[str, ...]:
     """The deltas that this process has adopted or inherited, oldest first."""
     return tuple(filter(None, os.environ.get(VARIABLE, "").split(":")))
+
+
+def effective() -> str:
+    """The first digits of the manifest that prefix and deltas of this process amount to; "" without a replica."""
+    manifest = own_manifest()[:DIGITS]
+    for folder in adopted():
+        new, _, base = os.path.basename(folder).partition(".")
+        if base == manifest:
+            manifest = new
+    return manifest
