@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from likewise.cluster.jobqueue import SLURMCluster
     from likewise.cluster.local import Cluster
+    from likewise.cluster.ssh.cluster import SSHCluster
     from likewise.deploy import bootstrap_files, command_prefix
     from likewise.errors import LikewiseError
     from likewise.model.plan import Plan
@@ -25,6 +26,7 @@ __all__ = [
     "LikewiseError",
     "Plan",
     "SLURMCluster",
+    "SSHCluster",
     "Snapshot",
     "VerifyReport",
     "__version__",
@@ -39,6 +41,7 @@ _WHERE = {
     "LikewiseError": "likewise.errors",
     "Plan": "likewise.model.plan",
     "SLURMCluster": "likewise.cluster.jobqueue",
+    "SSHCluster": "likewise.cluster.ssh.cluster",
     "Snapshot": "likewise.model.snapshot",
     "VerifyReport": "likewise.model.verify",
     "bootstrap_files": "likewise.deploy",

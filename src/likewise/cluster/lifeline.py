@@ -2,14 +2,33 @@
 
 It starts to watch as soon as it is imported, which Dask's commands do while they read their arguments: before a nanny
 waits for a scheduler that may never come. A nanny's child imports it, too, and needs no lifeline: it has its nanny.
+
+A worker on another machine that was started before its scheduler had an address learns it here: the client sends
+``{"scheduler": address}``, and the scheduler file appears that the worker waits for in its own working directory.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 import threading
 
+from likewise.cluster.options import SCHEDULER_FILE
 from likewise.node.lifeline import watch
 
+
+def heard(line: bytes) -> None:
+    """Act on a line of the client's; one that is not understood is left alone."""
+    try:
+        message = json.loads(line)
+        address = message["scheduler"]
+    except (ValueError, KeyError, TypeError):
+        return
+    with open(f"{SCHEDULER_FILE}.new", "w", encoding="utf-8") as file:
+        json.dump({"address": address}, file)
+    os.replace(f"{SCHEDULER_FILE}.new", SCHEDULER_FILE)
+
+
 if multiprocessing.parent_process() is None:
-    threading.Thread(target=watch, name="likewise-lifeline", daemon=True).start()
+    threading.Thread(target=watch, kwargs={"heard": heard}, name="likewise-lifeline", daemon=True).start()

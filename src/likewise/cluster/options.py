@@ -22,6 +22,10 @@ OWN_CONFIG = "likewise.cluster.own_config"
 SCHEDULER_SIDE = "likewise.cluster.scheduler_side"
 """Dask preload that tells which environment is the current one, and helps to replace workers."""
 
+SCHEDULER_FILE = "scheduler.json"
+"""Where a worker on another machine, started before its scheduler has an address, waits for it: in its own working
+directory."""
+
 RESERVED = frozenset(
     {"--protocol", "--scheduler-file", "--tls-ca-file", "--tls-cert", "--tls-key", "--name", "--nanny", "--no-nanny"}
     | {"--nworkers", "--preload-nanny", "--pid-file"}

@@ -1,0 +1,156 @@
+"""What the client gives to the cluster: the kit to every host, every other layer once, to the hub on the first one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from distributed.security import Security
+
+from likewise.cluster.environ import tls_environ
+from likewise.cluster.process import Command
+from likewise.cluster.ssh.machines import Machine
+from likewise.cluster.ssh.process import SSHProcess, reach_address
+from likewise.errors import ClusterError, LikewiseError
+from likewise.events import StageAdvanced
+from likewise.model.digest import Digest
+from likewise.model.keys import layer_key
+from likewise.stages import OpenStage
+from likewise.sync import Prepared
+from likewise.transport.upload import Uploader
+
+_HUB = b'{"hub"'
+
+
+class HubProcess(SSHProcess):
+    """The hub, on the scheduler's host."""
+
+    def __init__(self, machine: Machine, prepared: Prepared, cluster: str, security: Security) -> None:
+        assert machine.host is not None
+        argv = [*machine.launch(prepared, cluster, "").argv("hub"), "--host", machine.address, "--lifeline"]
+        command = Command(
+            label="hub", node=machine.name, argv=tuple(argv), cwd="", env=tls_environ(security, "scheduler")
+        )
+        super().__init__(machine.host, command)
+        self._announced: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def _heard(self, line: bytes) -> bool:
+        if not line.startswith(_HUB) or self._announced.done():
+            return False
+        self._announced.set_result(json.loads(line)["hub"])
+        return True
+
+    async def listening(self) -> str:
+        """Wait for its address, as the hosts reach it.
+
+        Raises
+        ------
+        LikewiseError
+            With its last words, when it ends instead.
+        """
+        ended = asyncio.ensure_future(self.exited.wait())
+        ends: set[asyncio.Future[Any]] = {ended, self._announced}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not self._announced.done():
+            raise self.failure("ended before it was ready")
+        return self._announced.result()
+
+    def _release(self) -> None:
+        self._announced.cancel()
+        super()._release()
+
+
+class Shipment:
+    """The hub and the upload of one cluster.
+
+    Parameters
+    ----------
+    machine : Machine
+        The scheduler's.
+    prepared : Prepared
+    cluster : str
+        The cluster's id.
+    security : distributed.Security
+    stage : OpenStage
+        Told of every piece.
+    """
+
+    def __init__(
+        self, machine: Machine, prepared: Prepared, cluster: str, security: Security, stage: OpenStage
+    ) -> None:
+        self.process = HubProcess(machine, prepared, cluster, security)
+        self.hub = ""
+        self.error: LikewiseError | None = None
+        self._machine, self._prepared, self._security, self._stage = machine, prepared, security, stage
+        self._running: asyncio.Task[None] | None = None
+        self._uploader: Uploader | None = None
+
+    async def start(self) -> None:
+        """Start the hub, and begin to upload what it asks for.
+
+        Raises
+        ------
+        LikewiseError
+            When the hub does not start, or can't be reached.
+        """
+        await self.process
+        self.hub = await self.process.listening()
+        assert self._machine.host is not None
+        names = {digest: ref.name for ref in self._prepared.manifest.layers for digest in (ref.digest, ref.bytecode)}
+        self._uploader = Uploader(
+            await reach_address(self._machine.host, self.hub),
+            self._security,
+            self._open,
+            self._prepared.manifest.encode(),
+            advanced=self._advanced,
+            name=lambda digest: names.get(digest, digest[:12]),
+        )
+        self._running = asyncio.ensure_future(self._run(self._uploader))
+
+    async def _run(self, uploader: Uploader) -> None:
+        try:
+            await uploader.run()
+        except LikewiseError as error:
+            self.error = error
+
+    def _open(self, digest: Digest) -> BinaryIO:
+        return self._prepared.store.open(layer_key(digest))
+
+    def _advanced(self, event: StageAdvanced) -> None:
+        self._stage.advance(event.amount, event.item)
+
+    async def received(self) -> dict[str, int]:
+        """Bytes that the nodes received, by source: ``client``, ``peer``, ``store``."""
+        if self._uploader is None:
+            return {}
+        with suppress(LikewiseError):
+            status: dict[str, Any] = await self._uploader.hub_status()
+            return {str(source): int(size) for source, size in status["bytes"].items()}
+        return {}
+
+    @property
+    def uploaded(self) -> dict[Digest, int]:
+        """Bytes sent for each layer."""
+        return dict(self._uploader.sent) if self._uploader else {}
+
+    async def set_manifest(self, manifest: bytes) -> None:
+        """Make `manifest` the current one.
+
+        Raises
+        ------
+        ClusterError, NodeError
+            When the hub is gone.
+        """
+        if self._uploader is None:
+            raise ClusterError("The hub does not run.", where=self._machine.name)
+        await self._uploader.set_manifest(manifest)
+
+    async def close(self) -> None:
+        """End the upload and the hub."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        await self.process.close()
