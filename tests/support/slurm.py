@@ -48,7 +48,7 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
-exec chroot $root "$@"
+exec chroot $root bash -c '"$@" & wait' init "$@" # bash, as the first process, also waits for orphans
 """
 
 _CONF = """

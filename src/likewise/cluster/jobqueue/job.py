@@ -7,7 +7,7 @@ from typing import Any
 
 from distributed.deploy.spec import ProcessInterface
 
-from likewise.cluster.jobqueue.script import note_name, note_suffix
+from likewise.cluster.jobqueue.script import note_line, note_name
 from likewise.errors import ClusterError
 
 
@@ -17,20 +17,22 @@ class ReplicaJob:
     Parameters
     ----------
     note_script : str
-        What runs when the worker's command has failed; "" for nothing.
-    *args, **kwargs
+        What runs when the job ends in error; "" for nothing.
+    *args, name, job_script_prologue, **kwargs
         For dask-jobqueue.
     """
 
     job_id: str | None
     name: Any
     submit_command: str
-    _command_template: str
 
-    def __init__(self, *args: Any, note_script: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if note_script:
-            self._command_template += note_suffix(note_script, str(self.name))
+    def __init__(
+        self, *args: Any, name: Any = None, note_script: str = "", job_script_prologue: Any = (), **kwargs: Any
+    ) -> None:
+        first = [note_line(note_script, str(name))] if note_script else []
+        super().__init__(  # type: ignore[call-arg]
+            *args, name=name, job_script_prologue=[*first, *job_script_prologue], **kwargs
+        )
 
     @property
     def note_name(self) -> str:

@@ -21,18 +21,18 @@ _UNQUOTABLE = re.compile(r"[\x00-\x1f\x7f]|\$[($]")
 CLOSED = "The cluster that this job belongs to is closed"
 
 NOTE = r"""#!/bin/sh
-# note.sh NAME CODE: the command of the worker NAME has ended in error. Leave a note for the client: where, how, and the
+# note.sh NAME CODE: the job of the worker NAME has ended in error. Leave a note for the client: where, how, and the
 # last lines of the job's output, when that is a file. Written by likewise.
 umask 077
 host=localhost
 [ -r /proc/sys/kernel/hostname ] && read -r host < /proc/sys/kernel/hostname
 folder=${0%/*}/notes
+[ -d "$folder" ] || exit "$2" # the cluster is closed
 {
     printf '%s %s\n' "$2" "$host"
     # The batch system has opened standard error; a file can be read again under the name that /proc gives.
     [ -f "/proc/$$/fd/2" ] && tail -n 100 "/proc/$$/fd/2"
-} > "$folder/.$1.$$" 2>/dev/null
-mv "$folder/.$1.$$" "$folder/$1" 2>/dev/null
+} > "$folder/.$1.$$" && mv "$folder/.$1.$$" "$folder/$1"
 exit "$2"
 """
 
@@ -65,9 +65,10 @@ def prologue_line(environ_file: str) -> str:
     return f"if [ -r {file} ]; then . {file}; else echo likewise: {CLOSED}. >&2; exit 15; fi"
 
 
-def note_suffix(script: str, name: str) -> str:
-    """What follows the worker's command so that the client learns of its failure."""
-    return f" || {command_line(['sh', script, note_name(name)])} $?"
+def note_line(script: str, name: str) -> str:
+    """The first line of the job of the worker `name`: when the job ends in error, wherever in it, `script` runs."""
+    note = command_line(["sh", script, note_name(name)])
+    return f"trap {shlex.quote(f'_lw_code=$?; [ $_lw_code = 0 ] || {note} $_lw_code')} EXIT"
 
 
 def note_name(name: str) -> str:
