@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from support.deploy import EXAMPLES, ONLY, Deployers, deployers, free_port, listens, running  # noqa: F401
+from support.deploy import EXAMPLES, ONLY, Deployers, deployers, document, free_port, listens, running  # noqa: F401
 from support.masking import masked_argv
 from support.prefixes import clean_environ
 
@@ -32,7 +31,7 @@ def test_gateway_cluster_runs_in_the_replica(deployers: Deployers, tmp_path: Pat
             *(f"--only={name}" for name in ONLY),
             f"--cache={tmp_path / 'node'}",
         )
-    seen = json.loads(shown.splitlines()[-1])
+    seen = document(shown)
     prefix = os.fspath(tmp_path / "node" / "prefixes")
     assert seen["scheduler"].startswith(prefix)
     assert seen["workers"] == [seen["scheduler"]] * 2

@@ -7,6 +7,7 @@ of likewise, so that the environment is compiled once.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -153,3 +155,10 @@ def pythons() -> list[Path]:
     }
     assert found or not shutil.which("python3")
     return sorted(found)
+
+
+def document(output: str) -> dict[str, Any]:
+    """The one line of JSON among what an example prints; deployers print lines of their own."""
+    [line] = [line for line in output.splitlines() if line.startswith("{")]
+    found: dict[str, Any] = json.loads(line)
+    return found
