@@ -5,48 +5,49 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Collection
 
 import msgspec
 
-from likewise.errors import NodeError, UsageError
+from likewise.errors import NodeError
 from likewise.model.digest import digest_bytes
+from likewise.model.layer import LayerKind
 from likewise.model.manifest import LayerRef, Manifest, scheme_dirs
 from likewise.node.cache import host_name, start_time
 
 VARIABLE = "LIKEWISE_DELTAS"
 """The folders that a process and its children have adopted, separated by colons, oldest first."""
 
+_BESIDE = frozenset({LayerKind.DISTRIBUTION, LayerKind.CODE})
+
 DIGITS = 16
 """How much of a manifest's id is in the names of folders."""
 
 
-def added_layers(manifest: Manifest, base: Manifest) -> tuple[LayerRef, ...]:
-    """The layers that `manifest` has beyond those of `base`, in its order.
+def delta_layers(manifest: Manifest, base: Manifest) -> tuple[LayerRef, ...]:
+    """The layers that `manifest` has and `base` has not, or not with the same content; in its order.
 
-    Raises
-    ------
-    UsageError
-        When it lacks any of them, or has another content for one: that can't be laid beside a prefix.
+    Interpreter and native libraries are not among them: a running process has them loaded.
     """
-    known = {(ref.kind, ref.name): ref for ref in manifest.layers}
-    for ref in base.layers:
-        found = known.get((ref.kind, ref.name))
-        if found is None or (found.digest, found.bytecode) != (ref.digest, ref.bytecode):
-            raise UsageError(
-                f"{ref.name} is not the same in both manifests, so a running process can't get along with it.",
-                where=manifest.id[:12],
-                todo="Replace the workers.",
-            )
-    there = {(ref.kind, ref.name) for ref in base.layers}
-    return tuple(ref for ref in manifest.layers if (ref.kind, ref.name) not in there)
+    there = {(ref.kind, ref.name, ref.digest, ref.bytecode) for ref in base.layers}
+    return tuple(
+        ref
+        for ref in manifest.layers
+        if ref.kind in _BESIDE and (ref.kind, ref.name, ref.digest, ref.bytecode) not in there
+    )
 
 
-def search_paths(folder: str, manifest: Manifest, base: Manifest) -> tuple[str, ...]:
-    """What the delta adds to ``sys.path``: its site directory, and its roots of loose code."""
-    names = [ref.name for ref in added_layers(manifest, base)]
+def search_paths(folder: str, manifest: Manifest, base: Manifest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the delta has for ``sys.path``: its roots of loose code, and its site directory if there is any need."""
+    names = [ref.name for ref in delta_layers(manifest, base)]
     roots = [name for name in (*manifest.before, *manifest.after) if name in names]
-    site = [f"{folder}/{scheme_dirs(manifest.python)['purelib']}"] if len(roots) < len(names) else []
-    return (*site, *(f"{folder}/code/{name}" for name in roots))
+    site = (site_directory(folder, manifest),) if len(roots) < len(names) else ()
+    return tuple(f"{folder}/code/{name}" for name in roots), site
+
+
+def site_directory(root: str, manifest: Manifest) -> str:
+    """The site directory of a prefix or a delta."""
+    return f"{root}/{scheme_dirs(manifest.python)['purelib']}"
 
 
 def read_manifests(folder: str) -> tuple[Manifest, Manifest]:
@@ -92,8 +93,16 @@ def own_manifest() -> str:
         return ""
 
 
-def adopt(folder: str) -> None:
+def adopt(folder: str, *, instead: Collection[str] | None = None) -> None:
     """Let this process, and those that it starts from now on, import what the delta has. Doing it again is harmless.
+
+    Parameters
+    ----------
+    folder : str
+    instead : collection of str, optional
+        The delta comes before the prefix, not after it: what was changed is imported from there, also the loaded
+        modules with these top-level names, which are forgotten. That is for schedulers: they don't run the user's
+        code, they only have to know it by name.
 
     Raises
     ------
@@ -103,13 +112,23 @@ def adopt(folder: str) -> None:
     manifest, base = read_manifests(folder)
     if folder in adopted():
         return
-    paths = search_paths(folder, manifest, base)
-    sys.path += [path for path in paths if path not in sys.path]
+    roots, site = search_paths(folder, manifest, base)
+    for path in (*roots, *site):
+        sys.path.insert(len(sys.path) if instead is None else _place(path, folder), path)
+    for name in [name for name in sys.modules if name.partition(".")[0] in (instead or ())]:
+        del sys.modules[name]
     importlib.invalidate_caches()
-    os.environ["PYTHONPATH"] = ":".join(filter(None, (os.environ.get("PYTHONPATH", ""), *paths)))
+    os.environ["PYTHONPATH"] = ":".join(filter(None, (os.environ.get("PYTHONPATH", ""), *roots, *site)))
     first, *rest = os.environ.get("PATH", os.defpath).split(":")  # the first one is the prefix's own
     os.environ["PATH"] = ":".join((first, f"{folder}/bin", *rest))
     os.environ[VARIABLE] = ":".join((*adopted(), folder))
+
+
+def _place(path: str, folder: str) -> int:
+    """Where on ``sys.path`` the prefix, or an older delta, has what `path` is in the delta `folder`; else the end."""
+    cache, inside = os.path.dirname(os.path.dirname(sys.prefix)), path.removeprefix(folder)
+    found = [i for i, entry in enumerate(sys.path) if entry.startswith(f"{cache}/") and entry.endswith(inside)]
+    return found[0] if found else len(sys.path)
 
 
 def adopted() -> tuple[str, ...]:

@@ -1,11 +1,10 @@
 """What was added to an environment since a running process started, in a folder of its own beside its prefix.
 
     <cache>/deltas/<cluster>/<16 digits of the new id>.<16 of the base's>/
-        manifest.json, base.json       the two manifests; the layers that only the new one has are laid out here
+        manifest.json, base.json       the two manifests; what the new one has beyond the base is laid out here
         lib/<python>/site-packages/…   bin/…   code/<root>/…   as in a prefix
 
-A prefix never changes under its id, and nothing in a delta overlaps it: the client made sure of that. See
-`likewise.node.adopt` for how a process comes to use it.
+A prefix never changes under its id. See `likewise.node.adopt` for how a process comes to use a delta.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 
 from likewise.errors import UsageError
 from likewise.model.manifest import LayerRef, Manifest
-from likewise.node.adopt import DIGITS, added_layers
+from likewise.node.adopt import DIGITS, delta_layers
 from likewise.node.cache import NodeCache, locked, sweep
 from likewise.node.disk import Tree, disk_error, remove_tree
 from likewise.node.generated import Generated, Place
@@ -72,10 +71,10 @@ def make_delta(
     NodeError
         As `materialise`; nothing half-made is visible then.
     UsageError
-        When `manifest` does more than adding to `base`.
+        When `cluster` is no id.
     """
     folder = delta_folder(cache, cluster, manifest, base)
-    refs = added_layers(manifest, base)
+    refs = delta_layers(manifest, base)
     if is_whole(folder):
         return folder
     try:

@@ -25,7 +25,7 @@ from likewise.model.digest import digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, decode_listing
 from likewise.model.manifest import LayerRef, Manifest, scheme_dirs
 from likewise.model.verify import Difference, DifferenceKind, NodeReport
-from likewise.node.adopt import added_layers, read_manifests
+from likewise.node.adopt import delta_layers, read_manifests, site_directory
 from likewise.node.cache import NodeCache, host_name
 from likewise.node.delta import delta_files, delta_place
 from likewise.node.disk import READ
@@ -91,17 +91,15 @@ def verify_prefix(prefix: str, *, deltas: Sequence[str] = (), node: str = "", th
     manifest = check.manifest()
     place = Place(prefix=prefix, cache=cache.root, python=manifest.python)
     files, size = check.compare(manifest.layers, place, environment_files(manifest, place), threads)
-    sites, found = [f"{prefix}/{scheme_dirs(manifest.python)['purelib']}"], check.differences
+    sites, found = [site_directory(prefix, manifest)], check.differences
     for folder in deltas:
         new, base = read_manifests(folder)
-        if base.id == manifest.id:  # a process of an older prefix adopts what comes later, and stays what it was
+        if base.id == manifest.id:
             manifest = new
         beside = _Check(folder, cache)
-        parts = beside.compare(
-            added_layers(new, base), delta_place(folder, cache, new), delta_files(new, base), threads
-        )
-        files, size = files + parts[0], size + parts[1]
-        sites.append(f"{folder}/{scheme_dirs(new.python)['purelib']}")
+        more = beside.compare(delta_layers(new, base), delta_place(folder, cache, new), delta_files(new, base), threads)
+        files, size = files + more[0], size + more[1]
+        sites.insert(0, site_directory(folder, new))  # where versions differ, it is because the newer one comes first
         found += beside.differences
     distributions = installed(*sites)
     version = python_version(prefix)
