@@ -11,6 +11,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from distributed.security import Security
@@ -62,12 +63,13 @@ class Agent:
         self.address = ""
         self._security, self._host, self._port = security, host, port
         self._wishes: dict[Digest, asyncio.Future[Archive]] = {}
-        self._transfers: dict[Digest, asyncio.Task[None]] = {}
+        self._transfers: dict[int, asyncio.Task[None]] = {}  # by the hub's number
         self._origin: dict[Digest, str] = {}
         self._refusals: dict[Digest, int] = {}
         self._manifests: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heard = time.monotonic()
+        self._hub_itself = ""  # its own address for itself; the way to it that is known here may lead over a forwarding
 
     async def __aenter__(self) -> Agent:
         handlers = {**self.serving.handlers(), **self.handlers()}
@@ -169,7 +171,7 @@ class Agent:
             try:
                 if not known:
                     have = await in_thread(lambda: {*self.archives.unpacked(), *self.archives.whole()})
-                    await self.tell("hello", name=host_name(), have=sorted(have))
+                    self._hub_itself = await self.tell("hello", name=host_name(), have=sorted(have))
                     await self.tell("want", digests=list(self._wishes))
                 work = await self.tell("transfers", busy=list(self._transfers), seconds=POLL + 5)
                 known = not work.get("unknown")
@@ -182,9 +184,10 @@ class Agent:
                 continue
             for digest in work.get("unavailable", ()):
                 self._fail(digest, FileNotFoundError(f"Nobody in the cluster can give the layer {digest[:12]}."))
-            for digest, source, sha256 in work.get("transfers", ()):
-                if digest not in self._transfers:
-                    self._transfers[digest] = asyncio.create_task(self._transfer(digest, source, sha256))
+            for number, digest, source, sha256 in work.get("transfers", ()):
+                if number not in self._transfers:
+                    self._transfers[number] = asyncio.create_task(self._transfer(digest, source, sha256))
+                    self._transfers[number].add_done_callback(partial(self._over, number))
 
     def _wish(self, digests: Iterable[Digest]) -> list[asyncio.Future[Archive]]:
         """Want these; one future for each, which ends when the layer's archive is here."""
@@ -211,7 +214,7 @@ class Agent:
 
     async def _transfer(self, digest: Digest, source: str, sha256: str) -> None:
         """Fetch one archive and tell the hub what came of it. `sha256` is that of an archive known to be right."""
-        fetch = Fetch(self._server.rpc(source), self.archives, digest)
+        fetch = Fetch(self._server.rpc(self.hub if source == self._hub_itself else source), self.archives, digest)
         try:
             archive = await in_thread(self.archives.find, digest) or await self._receive(fetch, digest, sha256)
         except SourceFailed as error:
@@ -219,7 +222,7 @@ class Agent:
             await self._report(
                 "failed", digest=digest, source=source, is_damaged=error.is_damaged, received=fetch.received, had=False
             )
-        except (OSError, NodeError) as error:
+        except Exception as error:
             await self._cannot_keep(digest, error, fetch.received)
         else:
             self._origin[digest] = source
@@ -227,8 +230,9 @@ class Agent:
             await self._report(
                 "have", digest=digest, source=source, sha256=archive.sha256, size=archive.size, received=fetch.received
             )
-        finally:
-            self._transfers.pop(digest, None)
+
+    def _over(self, number: int, task: asyncio.Task[None]) -> None:
+        self._transfers.pop(number, None)
 
     async def _receive(self, fetch: Fetch, digest: Digest, sha256: str) -> Archive:
         part = await fetch.run()
@@ -248,10 +252,12 @@ class Agent:
         with contextlib.suppress(NodeError):
             await self.tell(operation, **what)
 
-    async def _cannot_keep(self, digest: Digest, error: OSError | NodeError, received: int) -> None:
+    async def _cannot_keep(self, digest: Digest, error: Exception, received: int) -> None:
         """The fault is this machine's: whoever waits for the layer hears it, and nobody else is asked."""
         if isinstance(error, OSError):
             error = disk_error(error, f"{host_name()}, in {self.cache.root}")
+        elif not isinstance(error, LikewiseError):
+            error = NodeError(f"The node's agent failed ({error!r}).", where=host_name())
         self._say(f"{digest[:12]} can't be kept: {error}")
         self._fail(digest, error)
         await self._report("gave_up", digest=digest, received=received)

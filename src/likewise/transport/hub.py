@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -37,7 +38,7 @@ class _Member:
         self.bytes: defaultdict[str, int] = defaultdict(int)
         self.have: set[Digest] = set()
         self.wants: dict[Digest, None] = {}
-        self.work: dict[Digest, Transfer] = {}
+        self.work: dict[Digest, tuple[int, Transfer]] = {}  # with a number, since a layer may be assigned again
         self.lost: list[Digest] = []  # can't be had; not said yet
         self.told: set[Digest] = set()  # said
         self.asking = 0
@@ -57,6 +58,7 @@ class Hub(Agent):
         self._vouched: dict[Digest, str] = {}
         self._looked: set[Digest] = set()
         self._stored: set[Digest] = set()
+        self._numbers = itertools.count(1)
         self._current = ""
         self._manifest_news = asyncio.Event()
         self._receiving = Receiving(self.archives, self._took, self._arrived, self._refused, POLL)
@@ -77,14 +79,15 @@ class Hub(Agent):
 
     # ---- what nodes say
 
-    async def hub_hello(self, node: str, name: str, have: list[Digest]) -> None:
-        """A node is here and has these layers."""
+    async def hub_hello(self, node: str, name: str, have: list[Digest]) -> str:
+        """A node is here and has these layers. Returns the hub's own address, which the node may know by another."""
         member = self._members.get(node)
         if member is None or node != self.address:
             member = self._members[node] = _Member(name)
         member.have.update(have)
         self._tracker.joined(node, have)
         self._assign()
+        return self.address
 
     async def hub_want(self, node: str, digests: list[Digest]) -> None:
         """A node wants these layers, the most urgent first."""
@@ -97,13 +100,13 @@ class Hub(Agent):
         self._tracker.want(node, digests)
         self._assign()
 
-    async def hub_transfers(self, node: str, busy: list[Digest]) -> dict[str, Any]:
-        """What a node should fetch besides `busy`; waits for some seconds until there is something.
+    async def hub_transfers(self, node: str, busy: list[int]) -> dict[str, Any]:
+        """What a node should fetch besides the transfers with the numbers `busy`; waits for some seconds for it.
 
         Returns
         -------
         dict
-            ``transfers``: digest, source and the sha256 of the right archive ("" when not known) of each;
+            ``transfers``: number, digest, source, and sha256 of the right archive ("" when not known) of each;
             ``unavailable``: digests that nobody can give; ``unknown``: the node has to say hello first.
         """
         member = self._members.get(node)
@@ -113,11 +116,11 @@ class Hub(Agent):
         member.asking += 1
         try:
             while True:
-                new = [t for digest, t in member.work.items() if digest not in busy]
+                new = [(number, t) for number, t in member.work.values() if number not in busy]
                 left = deadline - time.monotonic()
                 if new or member.lost or left <= 0:
                     lost, member.lost = member.lost, []
-                    transfers = [(t.digest, t.source, self._vouched.get(t.digest, "")) for t in new]
+                    transfers = [(n, t.digest, t.source, self._vouched.get(t.digest, "")) for n, t in new]
                     return {"transfers": transfers, "unavailable": lost}
                 member.news.clear()
                 with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
@@ -202,7 +205,7 @@ class Hub(Agent):
         self._manifest_news.set()
         return self._current
 
-    async def hub_wanted(self, busy: list[str], is_new: bool = False) -> list[dict[str, Any]]:
+    async def hub_wanted(self, busy: list[int], is_new: bool = False) -> list[dict[str, Any]]:
         """What the client should upload besides `busy` (see `Receiving.wanted`); `is_new`: for the first time."""
         if is_new:
             self._tracker.client_can(None)
@@ -217,8 +220,13 @@ class Hub(Agent):
         """The client can't give this layer."""
         self._receiving.refuse(Digest(digest))
 
-    async def hub_status(self) -> dict[str, Any]:
+    async def hub_status(self, layer: str = "") -> dict[str, Any]:
         """Who has received what from where.
+
+        Parameters
+        ----------
+        layer : str, optional
+            A digest; its ``holders`` are then in the answer.
 
         Returns
         -------
@@ -236,7 +244,14 @@ class Hub(Agent):
             }
             for address, member in self._members.items()
         }
-        return {"hub": self.address, "manifest": self._current, "bytes": dict(self._bytes), "nodes": nodes}
+        holders = [address for address, member in self._members.items() if layer in member.have]
+        return {
+            "hub": self.address,
+            "manifest": self._current,
+            "bytes": dict(self._bytes),
+            "nodes": nodes,
+            "holders": holders,
+        }
 
     # ---- what follows
 
@@ -247,7 +262,7 @@ class Hub(Agent):
             if transfer.source == CLIENT:
                 self._receiving.want(transfer.digest)
             else:
-                member.work[transfer.digest] = transfer
+                member.work[transfer.digest] = next(self._numbers), transfer
                 member.news.set()
         for digest, nodes in self._tracker.unavailable().items():
             for member in (self._members[node] for node in nodes):

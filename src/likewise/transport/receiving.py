@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -43,7 +44,8 @@ class Receiving:
         poll: float,
     ) -> None:
         self._archives, self._took, self._arrived, self._refused, self._poll = archives, took, arrived, refused, poll
-        self._wanted: dict[Digest, None] = {}
+        self._wanted: dict[Digest, int] = {}
+        self._numbers = itertools.count(1)
         self._damaged: set[Digest] = set()
         self._parts: dict[Digest, Part] = {}
         self._locks: defaultdict[Digest, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -51,21 +53,27 @@ class Receiving:
 
     def want(self, digest: Digest) -> None:
         """The client should send this layer."""
-        self._wanted[digest] = None
+        self._wanted[digest] = next(self._numbers)
         self._news.set()
 
     def doubt(self, digest: Digest) -> None:
         """What the client sent turned out to be damaged: when it is asked again, it hears that."""
         self._damaged.add(digest)
 
-    async def wanted(self, busy: Collection[str]) -> list[dict[str, Any]]:
-        """What to send besides `busy`; waits for some seconds until there is something."""
+    async def wanted(self, busy: Collection[int]) -> list[dict[str, Any]]:
+        """What to send besides the uploads with the numbers `busy`; waits for some seconds until there is something.
+
+        Returns
+        -------
+        list of dict
+            ``number``; ``digest``; ``damaged``: whether the last archive of this layer was.
+        """
         deadline = time.monotonic() + self._poll
         while True:
-            new = [d for d in self._wanted if d not in busy]
+            new = [(number, digest) for digest, number in self._wanted.items() if number not in busy]
             left = deadline - time.monotonic()
             if new or left <= 0:
-                return [{"digest": digest, "damaged": digest in self._damaged} for digest in new]
+                return [{"number": n, "digest": digest, "damaged": digest in self._damaged} for n, digest in new]
             self._news.clear()
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(self._news.wait(), left)
@@ -120,7 +128,7 @@ class Receiving:
 
     def refuse(self, digest: Digest) -> None:
         """The client can't give this layer."""
-        if self._wanted.pop(digest, "") is None:
+        if self._wanted.pop(digest, None) is not None:
             self._refused(digest)
 
     def close(self) -> None:

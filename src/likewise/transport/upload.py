@@ -78,7 +78,7 @@ class Uploader:
             When the hub can't be reached for a minute, or can't keep what it is sent (a full disk).
         """
         self._pool = await ConnectionPool(connection_args=self._arguments, timeout=10)
-        tasks: dict[Digest, asyncio.Task[None]] = {}
+        tasks: dict[int, asyncio.Task[None]] = {}
         try:
             while True:
                 try:
@@ -119,18 +119,17 @@ class Uploader:
         """
         return dict(await self._call("status"))
 
-    async def _follow(self, tasks: dict[Digest, asyncio.Task[None]]) -> None:
+    async def _follow(self, tasks: dict[int, asyncio.Task[None]]) -> None:
         await self._call("set_manifest", data=self._manifest)
         is_new = True
         while True:
-            busy = [digest for digest, task in tasks.items() if not task.done()]
-            layers = await self._call("wanted", busy=busy, is_new=is_new, seconds=_POLL)
+            layers = await self._call("wanted", busy=list(tasks), is_new=is_new, seconds=_POLL)
             is_new = False
-            for digest in [digest for digest, task in tasks.items() if task.done()]:
-                await tasks.pop(digest)
+            for number in [number for number, task in tasks.items() if task.done()]:
+                await tasks.pop(number)
             for layer in layers:
-                if layer["digest"] not in tasks:
-                    tasks[layer["digest"]] = asyncio.create_task(self._upload(layer["digest"], layer["damaged"]))
+                if layer["number"] not in tasks:
+                    tasks[layer["number"]] = asyncio.create_task(self._upload(layer["digest"], layer["damaged"]))
 
     async def _upload(self, digest: Digest, is_damaged: bool) -> None:
         try:
@@ -149,9 +148,16 @@ class Uploader:
         pace, data, offset = Pace(), b"", 0
         while True:
             asked = time.monotonic()
-            answered = await self._call(
-                "put", digest=digest, sha256=sha256, size=size, offset=offset, data=data, seconds=_SLOW
-            )
+            try:
+                answered = await self._call(
+                    "put", digest=digest, sha256=sha256, size=size, offset=offset, data=data, seconds=_SLOW
+                )
+            except SourceFailed:
+                if asked - self._said > _PATIENCE:
+                    raise
+                await asyncio.sleep(0.3)
+                pace, data = Pace(), b""  # ask how much of it is there
+                continue
             if "error" in answered:
                 error = answered["error"]
                 raise NodeError(error["what"], where=error["where"], todo=error["todo"], details=error["details"])
