@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from likewise.transport.tracker import CLIENT, PATIENCE, Tracker, Transfer
+from likewise.transport.ledger import PATIENCE
+from likewise.transport.tracker import CLIENT, Tracker, Transfer
 
 HUB = "hub"
 NAMES = [f"n{i}" for i in range(6)]

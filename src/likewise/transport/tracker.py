@@ -12,20 +12,18 @@ a strike) may walk, and only as far as they reach.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
 from likewise.model.digest import Digest
+from likewise.transport.ledger import Layer, Ledger, Node
 
 CLIENT = "client"
 """The source of a transfer that is an upload; its node is always the hub."""
 
-WINDOW = 32  # of what a node wants, so many in its order of priority compete; the rarest of them goes first
-DRAWS = 8  # so many holders are looked at, and the least busy is taken
-PATIENCE = 3  # failures of the hub or the client, which nobody can replace, before a layer is given up
-WITNESSES = 3  # so many nodes in a row that can't reach a source, and nobody asks it any more
-CREDIT = 3  # a node that finds more than so many damaged copies in a row has the damage itself
+WINDOW = 8  # of what a node wants, so many in its order of priority compete; the rarest of them goes first
+DRAWS = 4  # so many holders are looked at, and the least busy is taken
 
 
 class Transfer(msgspec.Struct, frozen=True):
@@ -36,7 +34,7 @@ class Transfer(msgspec.Struct, frozen=True):
     source: str
 
 
-class Tracker:
+class Tracker(Ledger):
     """The layers of a cluster: who has them, who wants them, and which transfers run.
 
     Parameters
@@ -45,7 +43,8 @@ class Tracker:
         Address of the hub. It takes part from the beginning, receives what the client uploads, and passes on what
         others can't fetch from each other.
     uploads, downloads : int
-        Transfers that a node gives, and takes, at the same time.
+        Transfers that a node gives, and takes, at the same time. More of them share the same links: each arrives
+        later, and so does whatever could be passed on then; two are enough to hide the latency.
     client_uploads : int
         Transfers from the client to the hub at the same time.
     seed : int
@@ -53,25 +52,11 @@ class Tracker:
     """
 
     def __init__(
-        self, hub: str, *, uploads: int = 4, downloads: int = 4, client_uploads: int = 2, seed: int = 0
+        self, hub: str, *, uploads: int = 2, downloads: int = 2, client_uploads: int = 2, seed: int = 0
     ) -> None:
+        super().__init__(hub)
         self._uploads, self._downloads, self._client_uploads = uploads, downloads, client_uploads
         self._random = random.Random(seed).random
-        self._layers: dict[Digest, _Layer] = {}
-        self._by_index: list[_Layer] = []
-        self._hub = _Node(hub)
-        self._nodes: dict[str, _Node] = {hub: self._hub}
-        self._uploading = 0
-        self._client_gives: frozenset[Digest] | None = None  # None: whatever it is asked for
-        self._client_failures: dict[Digest, int] = {}
-        self._hub_damages: dict[Digest, int] = {}
-        self._distrusted: dict[str, set[Digest]] = {}  # by address: it gave damaged copies of these
-        self._available = 0  # bit per layer that somebody has
-        self._awaited = 0  # bit per layer that has takers in waiting
-        self._doubtful: dict[Digest, None] = {}  # only these can be unavailable
-        self._wary: dict[_Node, None] = {}  # nodes that don't ask everybody
-        self._freed: dict[_Node, None] = {}  # may give more than when `begin` looked last
-        self._hungry: dict[_Node, None] = {self._hub: None}  # may take more
         self._started: list[Transfer] = []
 
     # What happens
@@ -80,7 +65,7 @@ class Tracker:
         """`node` is here, with these layers checked and ready to be served. A second time: it begins anew."""
         if node != self._hub.name:
             self.left(node)
-            self._nodes[node] = _Node(node)
+            self._nodes[node] = Node(node)
         for digest in have:
             self.have(node, digest)
         self._hungry[self._nodes[node]] = None
@@ -207,7 +192,7 @@ class Tracker:
 
     # Matching
 
-    def _give(self, source: _Node) -> None:
+    def _give(self, source: Node) -> None:
         """Give takers that wait what `source` has, as long as it has slots free."""
         while len(source.serving) < self._uploads:
             offer = source.offers & self._awaited
@@ -221,7 +206,7 @@ class Tracker:
             else:
                 return
 
-    def _take(self, taker: _Node) -> None:
+    def _take(self, taker: Node) -> None:
         """Let `taker` fetch what it wants, as long as it has slots free."""
         while taker.missing and len(taker.running) < self._downloads:
             window = self._window(taker)
@@ -237,7 +222,7 @@ class Tracker:
                     self._wait(taker, layer)
                 return
 
-    def _window(self, taker: _Node) -> list[_Layer]:
+    def _window(self, taker: Node) -> list[Layer]:
         """What `taker` wants and somebody has: the most urgent, of these the rarest first."""
         available = taker.missing & self._available
         if not available:
@@ -254,7 +239,7 @@ class Tracker:
         window.sort(key=_copies)
         return window
 
-    def _rarest(self, mask: int, limit: int) -> _Layer:
+    def _rarest(self, mask: int, limit: int) -> Layer:
         """Of the first `limit` layers in `mask` the one with the fewest copies."""
         best = None
         for layer in self._layers_of(mask):
@@ -266,7 +251,7 @@ class Tracker:
         assert best is not None
         return best
 
-    def _draw_source(self, taker: _Node, layer: _Layer) -> _Node | None:
+    def _draw_source(self, taker: Node, layer: Layer) -> Node | None:
         """A holder with a free slot: the least busy of a few, the hub (the only source of much) as the last."""
         pool, best, busy = layer.pool, None, False
         for _ in range(DRAWS):
@@ -292,7 +277,7 @@ class Tracker:
             best = next((s for s in self._sources(taker, layer) if len(s.serving) < self._uploads), None)
         return best
 
-    def _draw_taker(self, layer: _Layer, source: _Node) -> _Node | None:
+    def _draw_taker(self, layer: Layer, source: Node) -> Node | None:
         """A node that waits for `layer`: of a few, the one that can pass it on soonest."""
         pool, best, avoided = layer.takers, None, False
         draws = DRAWS
@@ -318,7 +303,7 @@ class Tracker:
             self._awaited &= ~layer.bit
         return best
 
-    def _start(self, taker: _Node, layer: _Layer, source: _Node | None) -> None:
+    def _start(self, taker: Node, layer: Layer, source: Node | None) -> None:
         del taker.wanted[layer.digest]
         taker.missing ^= layer.bit
         taker.running[layer.digest] = source
@@ -339,224 +324,6 @@ class Tracker:
                 return True
         return False
 
-    def _wait(self, taker: _Node, layer: _Layer) -> None:
-        if not taker.waiting & layer.bit:
-            taker.waiting |= layer.bit
-            layer.takers.append(taker)
-            self._awaited |= layer.bit
 
-    # Bookkeeping
-
-    def _layer(self, digest: Digest) -> _Layer:
-        layer = self._layers.get(digest)
-        if layer is None:
-            layer = self._layers[digest] = _Layer(digest, 1 << len(self._by_index))
-            self._by_index.append(layer)
-        return layer
-
-    def _layers_of(self, mask: int) -> Iterator[_Layer]:
-        while mask:
-            bit = mask & -mask
-            yield self._by_index[bit.bit_length() - 1]
-            mask ^= bit
-
-    @staticmethod
-    def _pop(record: dict[_Node, None]) -> _Node:
-        node = next(iter(record))
-        del record[node]
-        return node
-
-    def _end(self, taker: _Node, digest: Digest) -> _Layer:
-        """The transfer is no longer running; its slots are free."""
-        if digest in taker.running:
-            source = taker.running.pop(digest)
-            if source is None:
-                self._uploading -= 1
-                self._hungry[self._hub] = None
-            else:
-                source.serving.pop((taker, digest), None)
-                self._freed[source] = None
-            self._hungry[taker] = None
-        else:
-            taker.arrived.pop(digest, None)
-        return self._layers[digest]
-
-    def _again(self, taker: _Node, digest: Digest) -> None:
-        """The transfer did not succeed: `taker` wants the layer again, before anything else."""
-        layer = self._end(taker, digest)
-        layer.copies -= 1
-        taker.wanted = {digest: layer, **taker.wanted}
-        taker.missing |= layer.bit
-        self._hungry[taker] = None
-        self._ensure(taker, layer)
-
-    def _add_holder(self, holder: _Node, layer: _Layer) -> None:
-        holder.offers |= layer.bit
-        layer.holding += 1
-        layer.copies += 1
-        self._available |= layer.bit
-        self._freed[holder] = None
-        if holder is not self._hub:
-            layer.pool.append(holder)
-
-    def _lose(self, holder: _Node, layer: _Layer) -> None:
-        """`holder` is no source of the layer any more. Whoever has nobody else to ask gets it through the hub."""
-        if not holder.offers & layer.bit:
-            return
-        holder.offers ^= layer.bit
-        layer.holding -= 1
-        layer.copies -= 1
-        if not layer.holding:
-            self._available &= ~layer.bit
-        for taker in tuple(self._nodes.values() if not layer.holding else self._wary):
-            if taker.missing & layer.bit:
-                self._ensure(taker, layer)
-
-    # Trust
-
-    def _trusted(self, holder: _Node, digest: Digest) -> bool:
-        if holder is self._hub:
-            return self._hub_damages.get(digest, 0) < PATIENCE
-        damaged = self._distrusted.get(holder.name, ())
-        return not holder.shunned and len(damaged) < 2 and digest not in damaged
-
-    def _may_ask_hub(self, taker: _Node, layer: _Layer) -> bool:
-        return bool(
-            self._hub.offers & layer.bit
-            and taker is not self._hub
-            and taker.hub_failures.get(layer.digest, 0) < PATIENCE
-        )
-
-    def _may_ask(self, taker: _Node, layer: _Layer, source: _Node) -> bool:
-        return self._may_ask_hub(taker, layer) if source is self._hub else source not in taker.avoid
-
-    def _sources(self, taker: _Node, layer: _Layer) -> Iterator[_Node]:
-        """Everybody whom `taker` may ask for the layer."""
-        if self._may_ask_hub(taker, layer):
-            yield self._hub
-        for source in layer.pool:
-            if source.offers & layer.bit and source not in taker.avoid:
-                yield source
-
-    def _can_upload(self, digest: Digest) -> bool:
-        gives = self._client_gives is None or digest in self._client_gives
-        return gives and self._client_failures.get(digest, 0) < PATIENCE
-
-    def _ensure(self, taker: _Node, layer: _Layer) -> None:
-        """See to it that `taker` can get the layer it wants: when it has nobody to ask, the hub fetches it."""
-        if not layer.holding:
-            self._wait(taker, layer)  # whoever is the first to have it will call
-        elif (not taker.avoid and not taker.hub_failures) or any(self._sources(taker, layer)):
-            return
-        hub, digest = self._hub, layer.digest
-        if not (hub.have | hub.missing) & layer.bit and digest not in hub.running and digest not in hub.arrived:
-            hub.wanted[digest] = layer
-            hub.missing |= layer.bit
-            self._hungry[hub] = None
-            if not layer.holding:
-                self._wait(hub, layer)
-        if not self._can_get(taker, layer):
-            self._doubtful[digest] = None
-
-    def _can_get(self, taker: _Node, layer: _Layer) -> bool:
-        if any(self._sources(taker, layer)):
-            return True
-        hub, digest = self._hub, layer.digest
-        if hub.offers & layer.bit or (taker is not hub and taker.hub_failures.get(digest, 0) >= PATIENCE):
-            return False
-        if self._hub_damages.get(digest, 0) >= PATIENCE and taker is not hub:
-            return False
-        fetching = digest in hub.running or digest in hub.arrived
-        return fetching or self._can_upload(digest) or any(self._sources(hub, layer))
-
-    def _blame_client(self, layer: _Layer, damaged: bool) -> None:
-        failures = self._client_failures.get(layer.digest, 0)
-        self._client_failures[layer.digest] = PATIENCE if damaged else failures + 1
-        if not self._can_upload(layer.digest):
-            self._doubtful[layer.digest] = None
-
-    def _blame(self, taker: _Node, layer: _Layer, source: _Node, damaged: bool) -> None:
-        self._doubtful[layer.digest] = None
-        self._wary[taker] = None
-        taker.blames += damaged
-        if source is self._hub:
-            taker.hub_failures[layer.digest] = taker.hub_failures.get(layer.digest, 0) + 1
-        else:
-            taker.avoid.add(source)
-        if damaged and taker.blames <= CREDIT:
-            self._distrust(layer, source)
-        elif not damaged and source is not self._hub:
-            source.complaints.add(taker.name)
-            if len(source.complaints) >= WITNESSES:
-                source.shunned = True
-                for other in tuple(self._layers_of(source.offers)):
-                    self._lose(source, other)
-        for other in tuple(taker.wanted.values()):
-            self._ensure(taker, other)
-        self._hungry[taker] = None
-
-    def _distrust(self, layer: _Layer, source: _Node) -> None:
-        """What `source` has of the layer is damaged; a source that errs in two layers is not asked for any."""
-        if source is self._hub:
-            self._hub_damages[layer.digest] = self._hub_damages.get(layer.digest, 0) + 1
-            source.have &= ~layer.bit
-            self._lose(source, layer)
-            return
-        damaged = self._distrusted.setdefault(source.name, set())
-        damaged.add(layer.digest)
-        lost = tuple(self._layers_of(source.offers)) if len(damaged) > 1 else (layer,)
-        for other in lost:
-            self._lose(source, other)
-
-
-class _Node:
-    """A node as the tracker sees it. Sets of layers are integers with a bit for each."""
-
-    __slots__ = (
-        "arrived",
-        "avoid",
-        "blames",
-        "complaints",
-        "have",
-        "hub_failures",
-        "missing",
-        "name",
-        "offers",
-        "running",
-        "serving",
-        "shunned",
-        "waiting",
-        "wanted",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.have = 0
-        self.offers = 0  # of these, what others may ask it for
-        self.missing = 0  # the layers in `wanted`
-        self.waiting = 0  # the layers among whose takers it stands
-        self.wanted: dict[Digest, _Layer] = {}  # not fetched yet, the most urgent first
-        self.running: dict[Digest, _Node | None] = {}  # fetched now, from whom; None is the client
-        self.arrived: dict[Digest, _Node | None] = {}  # fetched, not checked yet
-        self.serving: dict[tuple[_Node, Digest], None] = {}
-        self.avoid: set[_Node] = set()  # failed this node once: not asked by it again
-        self.hub_failures: dict[Digest, int] = {}
-        self.blames = 0  # damaged copies that it got since the last good one
-        self.complaints: set[str] = set()  # who could not reach it since it last served somebody
-        self.shunned = False
-
-
-class _Layer:
-    __slots__ = ("bit", "copies", "digest", "holding", "pool", "takers")
-
-    def __init__(self, digest: Digest, bit: int) -> None:
-        self.digest = digest
-        self.bit = bit
-        self.holding = 0  # nodes that offer it
-        self.copies = 0  # these, and those that fetch it now
-        self.pool: list[_Node] = []  # who offers it or once did, without the hub
-        self.takers: list[_Node] = []  # who waits for it or once did
-
-
-def _copies(layer: _Layer) -> int:
+def _copies(layer: Layer) -> int:
     return layer.copies
