@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGES = ("openssh-server", "iproute2", "procps")
-NEEDED = ("debootstrap", "ip", "nft", "nsenter", "pivot_root", "ssh", "ssh-keygen", "unshare")
+NEEDED = ("debootstrap", "ip", "mkfs.ext4", "nft", "nsenter", "pivot_root", "ssh", "ssh-keygen", "unshare")
 """The client's programs that a testbed is made with."""
 
 _LITTER = ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale",

@@ -16,6 +16,9 @@ from support.testbed_network import Bytes, Network, interface_bytes, ip, kill, r
 
 _MACHINE = Path(__file__).with_name("testbed_machine.sh")
 
+_DISK = 32 << 30
+"""Bytes of a machine's disk. It takes no more space than is written to it."""
+
 _SSHD = """
 UsePAM no
 PermitRootLogin prohibit-password
@@ -218,10 +221,13 @@ class Host:
     # ---- inside
 
     def _put_up(self) -> None:
-        """Write what is this machine's own into its disk."""
-        for name in ("upper", "work", "root"):
+        """Make its disk, and a copy of what will be this machine's own on it."""
+        for name in ("seed", "disk", "root"):
             (self.folder / name).mkdir(parents=True)
-        etc, home = self.folder / "upper/etc", self.folder / "upper/root"
+        with (self.folder / "image").open("wb") as image:
+            image.truncate(_DISK)
+        run("mkfs.ext4", "-q", "-O", "^has_journal", "-E", "nodiscard", "-N", "1000000", str(self.folder / "image"))
+        etc, home = self.folder / "seed/etc", self.folder / "seed/root"
         (etc / "ssh").mkdir(parents=True)
         (home / ".ssh").mkdir(parents=True)
         home.chmod(0o700)
@@ -235,14 +241,14 @@ class Host:
     @property
     def public_key(self) -> str:
         """Its host key, as a line of ``known_hosts`` without the names."""
-        return (self.folder / "upper/etc/ssh/ssh_host_ed25519_key.pub").read_text().strip()
+        return (self.folder / "seed/etc/ssh/ssh_host_ed25519_key.pub").read_text().strip()
 
     def knows(self, hosts: list[Host]) -> None:
         """Tell it the names of all machines on its networks."""
         lines = ["127.0.0.1 localhost"]
         for bridge in self.addresses:
             lines += [f"{host.addresses[bridge]} {host.name}" for host in hosts if bridge in host.addresses]
-        (self.folder / "upper/etc/hosts").write_text("\n".join([*dict.fromkeys(lines), ""]))
+        (self.folder / "seed/etc/hosts").write_text("\n".join([*dict.fromkeys(lines), ""]))
 
     def _answers(self) -> bool:
         """Whether sshd listens in the machine's network namespace."""

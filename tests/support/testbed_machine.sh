@@ -2,12 +2,16 @@
 # The first process of a testbed machine: testbed_machine.sh NAME BASE FOLDER
 #
 # It runs in new mount, pid, uts and ipc namespaces and in the machine's network namespace. It puts up the machine's
-# own root (FOLDER/upper over BASE), leaves the client's file systems behind and becomes sshd.
+# own root, its disk over BASE, leaves the client's file systems behind and becomes sshd.
 set -eu
-name=$1 base=$2 folder=$3 root=$3/root
+name=$1 base=$2 folder=$3 root=$3/root disk=$3/disk
 
 hostname "$name"
-mount -t overlay overlay -o "lowerdir=$base,upperdir=$folder/upper,workdir=$folder/work" "$root"
+# A disk of its own goes at once in the end, however many files there are. Without loop devices it is a folder.
+mount -o loop "$folder/image" "$disk" 2>/dev/null || printf 'without a disk of its own\n'
+mkdir -p "$disk/upper" "$disk/work"
+cp -a "$folder/seed/." "$disk/upper/"
+mount -t overlay overlay -o "lowerdir=$base,upperdir=$disk/upper,workdir=$disk/work" "$root"
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
