@@ -144,7 +144,8 @@ class Agent:
         await in_thread(self.archives.remove, digest)
         self._refusals[digest] = self._refusals.get(digest, 0) + 1
         self._say(f"the copy of {digest[:12]} from {source} was damaged")
-        await self.tell("failed", digest=digest, source=source, is_damaged=True, received=0, had=True)
+        # the hub may have to look at its own copy first
+        await self.tell("failed", digest=digest, source=source, is_damaged=True, received=0, had=True, seconds=60.0)
         return self._refusals[digest] < _COPIES
 
     # ---- the hub

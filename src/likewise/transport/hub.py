@@ -96,7 +96,9 @@ class Hub(Agent):
             return
         await self._look_into_store(digests)
         member.wants.update(dict.fromkeys(digests))
-        member.told.difference_update(digests)
+        if not member.told.isdisjoint(digests):  # it heard that they can't be had, and tries again: so does the client
+            member.told.difference_update(digests)
+            self._tracker.client_can(None)
         self._tracker.want(node, digests)
         self._assign()
 
@@ -163,10 +165,10 @@ class Hub(Agent):
                 source = self.address
             else:
                 self._rejoin(node, member)
+        if is_damaged and source == self.address:
+            is_damaged = not await self._is_sound(digest)
         if source != node or node == self.address:
             self._tracker.failed(node, digest, source, is_damaged)
-        if is_damaged and source == self.address:
-            self._begin(self._examine(digest))
         self._assign()
 
     async def hub_gave_up(self, node: str, digest: Digest, received: int) -> None:
@@ -294,20 +296,20 @@ class Hub(Agent):
         self._stored.update(stored)
         self._tracker.in_store(stored)
 
-    async def _examine(self, digest: Digest) -> None:
-        """Somebody found the copy from here damaged. Is it?"""
-        self.serving.forget(digest)
+    async def _is_sound(self, digest: Digest) -> bool:
+        """Somebody found the copy from here damaged. Is it not? If it is, it goes, and the client will hear it."""
         archive = await in_thread(self.archives.find, digest)
         try:
             if archive is not None:
                 await in_thread(self.archives.check, archive)
-                self._tracker.have(self.address, digest)
+                return True
         except (LikewiseError, OSError):
             await in_thread(self.archives.remove, digest)
-            self._vouched.pop(digest, None)
-            self._stored.discard(digest)
-            self._receiving.doubt(digest)
-        self._assign()
+        self.serving.forget(digest)
+        self._vouched.pop(digest, None)
+        self._stored.discard(digest)
+        self._receiving.doubt(digest)
+        return False
 
     def _rejoin(self, node: str, member: _Member) -> None:
         """Let the tracker begin anew with a node whose state it can't know; what runs goes on and is reported."""
