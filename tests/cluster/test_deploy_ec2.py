@@ -21,7 +21,7 @@ def run_in_cloud(deployers: Deployers, folder: Path, *client: str | Path) -> dic
     """What ``deploy_cloud.py`` prints."""
     own = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     cloud = [deployers.servers, Path(__file__).parents[1] / "support" / "deploy_cloud.py", folder]
-    hidden = [*deployers.prefixes, EXAMPLES.parent / "src"]
+    hidden = [*deployers.origins, EXAMPLES.parent / "src"]
     done = subprocess.run(
         [str(word) for word in (*own, *cloud, *hidden, "--", deployers.python, *client)],
         env=clean_environ(LIKEWISE_CACHE=str(deployers.cache)),

@@ -59,6 +59,12 @@ class Deployers(msgspec.Struct, frozen=True):
         """What has to be hidden to prove that nothing leans on the user's prefix."""
         return [self.python.parents[1]]
 
+    @property
+    def origins(self) -> list[Path]:
+        """The same, and what the user's prefix is based on, where that is no part of the system."""
+        base = self.python.resolve().parents[1]
+        return [*self.prefixes, *([] if base == Path("/usr") else [base])]
+
     def run(self, *argv: str | Path, timeout: float = 240, **environ: str) -> str:
         """Run the user's Python; what it prints on stdout."""
         done = subprocess.run(

@@ -141,10 +141,10 @@ class Hypervisor:
             )
 
 
-def few_tools(folder: Path) -> Path:
-    """A folder with the programs of an instance."""
+def few_tools(folder: Path, names: tuple[str, ...] = TOOLS) -> Path:
+    """A folder with these programs."""
     folder.mkdir()
-    for name in TOOLS:
+    for name in names:
         found = shutil.which(name)
         assert found, name
         (folder / name).symlink_to(found)
