@@ -124,6 +124,7 @@ class Prepared:
     report: LaunchReport
     options: PlanOptions
     python: str | None = None
+    loose: tuple[str, ...] = field(default=(), repr=False)  # the files of the loose code
     _lease: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def launch(self, cache: Path) -> Launch:
@@ -279,6 +280,7 @@ def publish(
             report=stages.launch_report(),
             options=options,
             python=python,
+            loose=tuple(file.path for layer in resolved.layers if layer.kind is LayerKind.CODE for file in layer.files),
             _lease=undo.pop_all(),
         )
 

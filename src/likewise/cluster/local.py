@@ -55,6 +55,8 @@ class Cluster(Replica, NodeCluster):
         False: plain Dask in this prefix, nothing is scanned or copied (as a comparison).
     package_sync_strict, package_sync_ignore, package_sync_only, package_sync_fail_on
         See `likewise.plan.planner.PlanOptions`.
+    auto_sync : bool
+        Whether the client of `get_client` looks for changes before it sends work, and then calls `sync`.
     env : mapping of str to str, optional
         Environment variables for the nodes. Of the client's own they get only what every login session has.
     security : distributed.Security, optional
@@ -103,6 +105,7 @@ class Cluster(Replica, NodeCluster):
         package_sync_ignore: Iterable[str] = (),
         package_sync_only: Iterable[str] = (),
         package_sync_fail_on: str = "critical-only",
+        auto_sync: bool = False,
         env: Mapping[str, str] | None = None,
         security: Security | bool | None = None,
         dashboard_address: str | None = ":8787",
@@ -139,6 +142,7 @@ class Cluster(Replica, NodeCluster):
             ignore=names(package_sync_ignore, "package_sync_ignore"),
             only=names(package_sync_only, "package_sync_only"),
             fail_on=package_sync_fail_on,
+            auto=auto_sync,
         )
         self._listen(reporter)
         cluster_id = self._cluster_id if package_sync else ""

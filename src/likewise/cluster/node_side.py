@@ -33,12 +33,14 @@ async def situation() -> dict[str, Any]:
     vain, and what it has loaded.
     """
     modules, distributions = missed()
+    loaded = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
     return {
         **await whereabouts(),
         "manifest": effective(),
         "missed": modules,
         "missed_distributions": distributions,
-        "loaded": tuple({name.partition(".")[0] for name in list(sys.modules)}),
+        "loaded": tuple({name.partition(".")[0] for name in loaded}),
+        "compiled": tuple({name.partition(".")[0] for name, file in loaded.items() if str(file).endswith(".so")}),
     }
 
 
@@ -92,10 +94,10 @@ async def make_delta(options: Mapping[str, str], timeout: float) -> tuple[int, b
     return await _node_command(["delta", "--cache", cache, *words], timeout)
 
 
-async def adopt_delta(folder: str, cluster: str) -> str:
-    """Adopt a delta; the first digits of the manifest that this process has then."""
+async def adopt_delta(folder: str, cluster: str, instead: tuple[str, ...] | None = None) -> str:
+    """Adopt a delta; the first digits of the manifest that this process has then. See `likewise.node.adopt.adopt`."""
     hold(cluster)
-    adopt(folder)
+    adopt(folder, instead=instead)
     return effective()
 
 
@@ -123,3 +125,13 @@ async def _node_command(words: list[str], timeout: float) -> tuple[int, bytes, s
 def unstarted_tasks(dask_worker: Any) -> list[Any]:
     """Keys of the tasks that this worker was given and has not begun."""
     return [ts.key for ts in dask_worker.state.tasks.values() if ts.state in _UNSTARTED]
+
+
+def known_workers(dask_scheduler: Any) -> list[str]:
+    """Addresses of the scheduler's workers."""
+    return list(dask_scheduler.workers)
+
+
+def actor_holders(dask_scheduler: Any) -> list[str]:
+    """Addresses of the workers that hold actors, which can't be moved."""
+    return [ws.address for ws in dask_scheduler.workers.values() if ws.actors]

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, overload
 
 import msgspec
 from distributed import Client
 from distributed.core import Status
 
+from likewise.cluster.auto import SyncingClient
 from likewise.cluster.environment import Environment, environment_of
-from likewise.cluster.verify import client_differences, verify_nodes
+from likewise.cluster.live import LiveSync
+from likewise.cluster.verify import SCHEDULER, client_differences, stale_differences, verify_nodes
 from likewise.console.render import ConsoleReporter, default_reporter
 from likewise.errors import ClusterError, UsageError, VerifyError
 from likewise.events import Reporter
+from likewise.model.change import SyncReport
 from likewise.model.report import LaunchReport
-from likewise.model.verify import VerifyReport
+from likewise.model.verify import Difference, VerifyReport
 from likewise.stages import Stages
 
 if TYPE_CHECKING:
@@ -33,6 +37,8 @@ class PackageSync(msgspec.Struct, frozen=True, kw_only=True):
         False: plain Dask in the nodes' own prefix.
     strict, ignore, only, fail_on
         See `likewise.plan.planner.PlanOptions`.
+    auto : bool
+        ``auto_sync``: look for changes before work is sent, see `Replica.get_client`.
     """
 
     enabled: bool = True
@@ -40,10 +46,11 @@ class PackageSync(msgspec.Struct, frozen=True, kw_only=True):
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     fail_on: str = "critical-only"
+    auto: bool = False
 
     @classmethod
     def take(cls, arguments: dict[str, Any]) -> PackageSync:
-        """Take ``package_sync`` and ``package_sync_…`` out of keyword `arguments`.
+        """Take ``package_sync``, ``package_sync_…`` and ``auto_sync`` out of keyword `arguments`.
 
         Raises
         ------
@@ -56,6 +63,7 @@ class PackageSync(msgspec.Struct, frozen=True, kw_only=True):
             ignore=names(arguments.pop("package_sync_ignore", ()), "package_sync_ignore"),
             only=names(arguments.pop("package_sync_only", ()), "package_sync_only"),
             fail_on=arguments.pop("package_sync_fail_on", "critical-only"),
+            auto=bool(arguments.pop("auto_sync", False)),
         )
 
     @property
@@ -78,7 +86,7 @@ def names(given: Iterable[str], where: str) -> tuple[str, ...]:
 
 
 class Replica:
-    """Mixin for a `distributed.SpecCluster` whose nodes run in a replica.
+    """Mixin for a `distributed.SpecCluster` whose nodes run in a replica; it comes first among the base classes.
 
     `_listen` and `_begin_replica` come before the cluster's own ``__init__``, `_end_replica` when every process has
     ended.
@@ -91,6 +99,8 @@ class Replica:
     _prepared: Prepared | None
     _reporter: Reporter
     _package_sync: PackageSync
+    _processes_by_address: Any
+    """A method: the node of each process that is in the cluster now; None: it will say so itself."""
 
     def _listen(self, reporter: Reporter | None) -> None:
         """Take an id; report to `reporter`, or to the person at the terminal or notebook."""
@@ -101,8 +111,15 @@ class Replica:
     def _begin_replica(self, package_sync: PackageSync, *, prepare: bool) -> None:
         """Take the arguments. With `prepare` the environment is prepared at once, in the caller's thread, where Ctrl-C
         arrives; else `_prepare_replica` does it."""
+        if package_sync.auto and not (package_sync.enabled and prepare):
+            raise UsageError(
+                "Only a replica can be kept in sync, and only where a call can wait for it.",
+                where="auto_sync",
+                todo="Leave it out with package_sync=False and with asynchronous=True.",
+            )
         self._package_sync = package_sync
         self._prepared = None
+        self._live = LiveSync(self)
         if package_sync.enabled and prepare:
             self._prepared = self._prepare_environment()
 
@@ -134,12 +151,17 @@ class Replica:
     def _end_replica(self) -> None:
         """Give back what was taken. May be called more than once."""
         self._end_show()
+        self._live.close()
         if self._prepared is not None:
             self._prepared.close()
 
-    def _processes_by_address(self) -> Mapping[str, str | None]:
-        """The node of each process that is in the cluster now; None: it will say so itself."""
-        raise NotImplementedError
+    async def _offer(self, prepared: Prepared) -> None:
+        """Let nodes that can't read the store have the layers of `prepared`, from now on the current environment."""
+
+    def _delta_sources(self) -> dict[str, str]:
+        """Where nodes find layers: options of ``likewise.node delta``, ``store`` or ``hub``."""
+        assert self._prepared is not None
+        return {"store": str(self._prepared.store.root)}
 
     @property
     def environment(self) -> Environment | None:
@@ -179,7 +201,7 @@ class Replica:
             With `raise_on_difference`, when anything differs.
         """
         self._require_replica("verify")
-        return self.sync(self._verify, timeout, raise_on_difference)  # type: ignore[attr-defined, no-any-return]
+        return self.sync(self._verify, timeout, raise_on_difference)  # type: ignore[no-any-return]
 
     def _require_replica(self, what: str) -> None:
         if not self._package_sync.enabled:
@@ -190,6 +212,80 @@ class Replica:
             )
         if self.status is not Status.running or self.scheduler.status is not Status.running:
             raise ClusterError("The cluster does not run.", where=str(self.name), todo="Start a new one.")
+
+    @overload
+    def sync(self, *, timeout: float = 600) -> SyncReport: ...
+
+    @overload
+    def sync(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any: ...
+
+    def sync(self, func: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Bring what changed in your environment to the running cluster: after ``pip install``, or an edited module.
+
+        Only layers that changed are shipped. Running workers take on what was added, where they can't tell it from
+        having been there from the start; anything else starts new workers, and the old ones end what they have begun,
+        hand over their data and close. Client, scheduler and results stay.
+
+        With a function this is Dask's own ``sync``, which runs it on the event loop.
+
+        Parameters
+        ----------
+        timeout : float, default 600
+            Seconds that new workers have to join, and then tasks that run on old workers have to end: those that take
+            longer begin anew on the new ones.
+
+        Returns
+        -------
+        SyncReport
+            Awaitable in an asynchronous cluster.
+
+        Raises
+        ------
+        UsageError
+            When nothing was replicated (``package_sync=False``).
+        ClusterError
+            When the cluster does not run; when something changed that client, scheduler and workers themselves run on
+            (Dask, Python); when workers hold actors, or data that can't be moved; when new workers don't start.
+        LikewiseError
+            Anything else that goes wrong while the environment is prepared. The cluster goes on as it was.
+        """
+        dask_sync = super().sync  # type: ignore[misc]
+        if func is not None:
+            return dask_sync(func, *args, **kwargs)
+        self._require_replica("sync")
+        return dask_sync(self._live.sync, kwargs.pop("timeout", 600.0), **kwargs)
+
+    def drift(self) -> tuple[Difference, ...]:
+        """How your environment differs from what the cluster runs: what `sync` would bring to it.
+
+        Where nothing was touched since the last time, that takes a few milliseconds.
+
+        Returns
+        -------
+        tuple of Difference
+            One for each distribution or code root. Awaitable in an asynchronous cluster.
+
+        Raises
+        ------
+        UsageError, ClusterError
+            As `sync`.
+        """
+        self._require_replica("compare")
+        return self.sync(self._live.drift)  # type: ignore[no-any-return]
+
+    def get_client(self) -> Client:
+        """The client of this cluster. With ``auto_sync=True`` it looks for changes before it sends work.
+
+        What an installation touches, loose modules and editables are looked at before each `submit`, `map`, `compute`,
+        `persist` and `get`; when anything was touched, `sync` comes first, and its errors are raised there.
+        """
+        if not self._package_sync.auto:
+            return super().get_client()  # type: ignore[misc]
+        with suppress(ValueError):
+            current = Client.current()
+            if isinstance(current, SyncingClient) and current.cluster is self:
+                return current
+        return SyncingClient(self)
 
     async def _verify(self, timeout: float, raise_on_difference: bool) -> VerifyReport:
         assert self._prepared is not None
@@ -202,6 +298,7 @@ class Replica:
             raise ClusterError(f"The scheduler can't be reached: {error}.", where=str(self.name)) from error
         finally:
             differences = await looking
+        differences += stale_differences(self._live.stale.values(), nodes.get(SCHEDULER) or SCHEDULER)
         report = msgspec.structs.replace(report, differences=(*report.differences, *differences))
         if raise_on_difference and not report.ok:
             raise VerifyError(

@@ -7,7 +7,7 @@ byte; the client looks at its own environment meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from distributed import Client
 
 from likewise.cluster.node_side import verify_prefix, whereabouts
 from likewise.errors import LikewiseError
+from likewise.model.change import Change
 from likewise.model.manifest import Manifest
 from likewise.model.verify import Difference, DifferenceKind, NodeReport, VerifyReport
 
@@ -36,7 +37,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def verify_nodes(
-    client: Client, nodes: Mapping[str, str | None], manifest: Manifest, *, timeout: float, older: Collection[str] = ()
+    client: Client, nodes: Mapping[str, str | None], manifest: Manifest, *, timeout: float
 ) -> VerifyReport:
     """Check every node.
 
@@ -51,10 +52,8 @@ async def verify_nodes(
         What they should run.
     timeout : float
         Seconds that a node has for its report.
-    older : collection of str
-        Ids of the manifests that the scheduler may run instead, since it stays when the workers are replaced.
     """
-    found = await asyncio.gather(*(_ask(client, address, min(timeout, _ANSWER), whereabouts) for address in nodes))
+    found = await asyncio.gather(*(ask(client, address, min(timeout, _ANSWER), whereabouts) for address in nodes))
     facts = dict(zip(nodes, found, strict=True))
     names = {a: node or (a if isinstance(facts[a], Exception) else facts[a]["host"]) for a, node in nodes.items()}
     answered = {a: f for a, f in facts.items() if not isinstance(f, Exception)}
@@ -67,16 +66,16 @@ async def verify_nodes(
     lost = [unreachable(names[address], address, f) for address, f in facts.items() if isinstance(f, Exception)]
     reports = [answer for answer in answers if isinstance(answer, NodeReport)]
     lost += [answer for answer in answers if isinstance(answer, Difference)]
-    return join_reports(manifest, reports, lost, older=older)
+    return join_reports(manifest, reports, lost)
 
 
-async def _ask(client: Client, address: str, timeout: float, function: Asker, *args: Any) -> Any:
-    """What `function` returns in the process at `address`, or the exception that came instead."""
+async def ask(client: Client, address: str, timeout: float, function: Asker, *args: Any, nanny: bool = False) -> Any:
+    """What `function` returns in the process at `address` (or in its nanny), or the exception that came instead."""
     try:
         if address == SCHEDULER:
             asked = client.run_on_scheduler(function, *args)
             return await asyncio.wait_for(asked, timeout)
-        asked = client.run(function, *args, workers=[address])
+        asked = client.run(function, *args, workers=[address], nanny=nanny)
         return (await asyncio.wait_for(asked, timeout))[address]
     except Exception as error:  # whatever a sick process answers
         return error
@@ -86,7 +85,7 @@ async def _report(client: Client, place: Place, timeout: float) -> NodeReport | 
     """The report of a prefix, by the first of its processes that can make one."""
     problem: Exception | str = ""
     for address in place.processes:
-        answer = await _ask(client, address, timeout + 10, verify_prefix, place.node, timeout)
+        answer = await ask(client, address, timeout + 10, verify_prefix, place.node, timeout)
         if isinstance(answer, Exception):
             problem = answer
             continue
@@ -132,16 +131,11 @@ def group_processes(
     return tuple(Place(node=n, prefix=p, processes=tuple(a), deltas=d) for (n, p, d), a in places.items())
 
 
-def join_reports(
-    manifest: Manifest, reports: Sequence[NodeReport], lost: Iterable[Difference] = (), *, older: Collection[str] = ()
-) -> VerifyReport:
-    """All nodes' reports as one; a node that runs another environment is a difference of its own.
-
-    A scheduler that runs an `older` one is as it should be.
-    """
+def join_reports(manifest: Manifest, reports: Sequence[NodeReport], lost: Iterable[Difference] = ()) -> VerifyReport:
+    """All nodes' reports as one; a node that runs another environment is a difference of its own."""
     differences: list[Difference] = []
     for report in reports:
-        if report.manifest != manifest.id and not (report.processes == (SCHEDULER,) and report.manifest in older):
+        if report.manifest != manifest.id:
             differences.append(
                 Difference(
                     node=report.node,
@@ -166,3 +160,18 @@ def client_differences(drift: Callable[[], Iterable[Difference]]) -> tuple[Diffe
                 node="client", kind=DifferenceKind.CLIENT, layer="", subject=error.where or "client", actual=error.what
             ),
         )
+
+
+def stale_differences(changes: Iterable[Change], node: str) -> tuple[Difference, ...]:
+    """What the scheduler has loaded and keeps, after it was changed in the running cluster."""
+    return tuple(
+        Difference(
+            node=node,
+            kind=DifferenceKind.VERSION,
+            layer=change.name,
+            subject=SCHEDULER,
+            expected=change.new or "not there",
+            actual=change.old,
+        )
+        for change in changes
+    )

@@ -169,21 +169,56 @@ def classify(
     return Changes(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
 
 
-def loaded_changes(
-    changes: Changes, modules: Collection[str], tops: Mapping[str, Collection[str]]
-) -> tuple[Change, ...]:
-    """Those of the changed and removed layers that a process has loaded.
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scheduler has imported: top-level modules, and those of them that have compiled parts."""
+
+    modules: frozenset[str] = frozenset()
+    compiled: frozenset[str] = frozenset()
+
+
+def scheduler_changes(
+    changes: Changes,
+    loaded: Loaded,
+    *,
+    tops: Mapping[str, Collection[str]],
+    fixed: Collection[str],
+    requires: Mapping[str, Collection[str]],
+) -> tuple[frozenset[str], tuple[Change, ...]]:
+    """What a scheduler, which stays when the workers are replaced, can forget and import anew, and what it can't.
+
+    It only has to know the user's modules by name. But it can't load compiled ones twice, has to keep what it runs on,
+    and what others that stay loaded hold on to.
 
     Parameters
     ----------
     changes : Changes
-    modules : collection of str
-        Top-level modules that the process has imported.
+    loaded : Loaded
     tops : mapping
-        Top-level modules of the layers in their old state, by layer name.
+        Top-level modules of every layer in its old state, by layer name.
+    fixed : collection of str
+        Names of the distributions that every node needs to join: Dask and what it requires.
+    requires : mapping
+        Names of the distributions that each one requires.
+
+    Returns
+    -------
+    frozenset of str
+        Top-level modules to forget.
+    tuple of Change
+        What stays as it was.
     """
-    loaded = frozenset(modules)
-    return tuple(c for c in (*changes.changed, *changes.removed) if loaded & frozenset(tops.get(c.name, ())))
+    present = {name for name, modules in tops.items() if loaded.modules & frozenset(modules)}
+    affected = {change.name: change for change in (*changes.changed, *changes.removed) if change.name in present}
+    stuck = {name for name in affected if name in fixed or loaded.compiled & frozenset(tops[name])}
+    while True:
+        holders = present - (affected.keys() - stuck)
+        held = {name for holder in holders for name in requires.get(holder, ())} & affected.keys()
+        if held <= stuck:
+            break
+        stuck |= held
+    forget = (frozenset(tops[name]) for name in affected.keys() - stuck)
+    stale = tuple(change for name, change in affected.items() if name in stuck)
+    return frozenset[str]().union(*forget), stale
 
 
 def top_modules(paths: Collection[str]) -> frozenset[str]:

@@ -36,7 +36,7 @@ _END_POLL = 0.1  # seconds
 _END_ANSWER = 10.0  # seconds in which a host that is there answers
 
 
-class SSHCluster(NodeCluster, Replica):
+class SSHCluster(Replica, NodeCluster):
     """A Dask cluster on hosts that are reached through SSH, in a replica of your environment.
 
     The hosts need a POSIX shell, tar and gzip; no Python, and no way to the Internet. What OpenSSH's configuration says
