@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": "What would happen to each distribution, and why.",
     "run": "Run a script with a cluster of this environment.",
     "demo": "Replicate this environment, compute there, prove it.",
+    "bundle": "The files and the command prefix for any other deployment.",
     "cache": "What is kept on this machine, and removing it.",
     "doctor": "Check what likewise needs, and say what to do.",
 }
