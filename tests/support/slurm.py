@@ -120,14 +120,14 @@ class Slurm:
         return done.stdout
 
     def on_node(self, node: str, script: str) -> str:
-        """Run a shell script on a node, beside its slurmd; what it said."""
+        """Run a shell script on a node, beside its slurmd; what it printed."""
         inside = _children(self.processes[node].pid)[0]
         argv = ["nsenter", "--target", str(inside), "--mount", "--uts", "--pid", f"--root=/proc/{inside}/root"]
         done = subprocess.run(
-            [*argv, "--wd=/", "sh", "-c", script],
-            env={"PATH": _PATH}, capture_output=True, text=True, check=False, timeout=60,
+            [*argv, "sh", "-c", script],
+            env={"PATH": _PATH}, cwd="/", capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
-        return done.stdout + done.stderr
+        return done.stdout
 
     def logs(self) -> str:
         """The ends of all logs, for a failure."""

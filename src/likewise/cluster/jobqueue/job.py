@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
 from likewise.cluster.jobqueue.script import note_line, note_name
@@ -24,6 +25,7 @@ class ReplicaJob:
 
     job_id: str | None
     name: Any
+    status: Status
     submit_command: str
 
     def __init__(
@@ -38,6 +40,14 @@ class ReplicaJob:
     def note_name(self) -> str:
         """Under which name this job leaves a note."""
         return note_name(str(self.name))
+
+    async def start(self) -> None:
+        """Submit the job."""
+        try:
+            await super().start()  # type: ignore[misc]
+        except BaseException:
+            self.status = Status.failed
+            raise
 
     async def _submit_job(self, script_filename: str) -> Any:
         command = shlex.split(self.submit_command)[0]
@@ -64,9 +74,9 @@ class ReplicaJob:
 
 
 def _refusal(text: str) -> str:
-    """What the command said, from dask-jobqueue's report of it."""
-    said = text.partition("\nstderr:\n")[2].strip() or text.partition("\nstdout:\n")[2].strip()
-    return said or text.strip().splitlines()[-1]
+    """What the command said, from dask-jobqueue's report of it, as one sentence."""
+    said = text.partition("\nstderr:\n")[2].strip() or text.partition("\nstdout:\n")[2].strip() or text
+    return "; ".join(line.strip() for line in said.splitlines() if line.strip()).rstrip(".") + "."
 
 
 def replica_job(job_cls: type) -> type:
