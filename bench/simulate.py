@@ -1,9 +1,10 @@
-"""How long until every node of a cluster has everything, with the scheduling code that runs, on a network that does not.
+"""How long until every node of a cluster has everything: the scheduling code is real, the network is not.
 
 `likewise.transport.tracker.Tracker` decides; what it decides happens in a fluid model of a network: every transfer
-runs at the smaller of its fair shares of the source's uplink and the taker's downlink, starts one round trip to the hub
-and one to the source after the event that let it start, and the layer counts as there when the node's unpacker, which
-works on one at a time, is done with it. Time goes to the next end of a transfer or unpacking, but at least `--step`
+runs at the smaller of its fair shares of the source's uplink and the taker's downlink, and starts one round trip to the
+hub and one to the source after the event that let it start. Its sha256 is known when it ends (agents compare it with
+the one that the hub vouches for), so the node is a source from then on; the node is complete when its unpacker, which
+works on one layer at a time, is done with all. Time goes to the next end of a transfer, but at least `--step-ms`
 further, so the figures are exact to some steps.
 
 Beside it: every node pulls everything from one store with the client's uplink, or with 10 Gbit/s, one after the other
@@ -16,13 +17,11 @@ Needs numpy. The layers are those of `bench/w160.txt` outside the kit; nodes hav
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import os
 import platform
 import sys
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def main() -> int:
     """Simulate each number of nodes; print the table, write JSON and plot."""
     arguments = parse_arguments()
     layers = [(name, int(size)) for name, size in json.loads(arguments.layers.read_text())]
-    if arguments.order == "size":
+    if arguments.order == "size":  # as agents do
         layers.sort(key=lambda layer: -layer[1])
     network = network_of(arguments)
     rows = []
@@ -86,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--slow-factor", type=float, default=10, help="so many times slower (default 10)")
     add("--uploads", type=int, help="transfers that a node gives at a time (default: the tracker's)")
     add("--downloads", type=int, help="transfers that a node takes at a time (default: the tracker's)")
-    add("--order", choices=["manifest", "size"], default="manifest", help="in which nodes want layers")
+    add("--order", choices=["size", "manifest"], default="size", help="in which nodes want layers")
     add("--step-ms", type=float, default=2, help="the model's resolution (default 2)")
     add("--layers", type=Path, default=LAYERS, help="JSON: a list of [name, bytes]")
     add("--json", type=Path, metavar="FILE")
@@ -149,10 +148,8 @@ class Swarm:
         self.remaining, self.ready = np.zeros(0), np.zeros(0)
         self.source, self.taker = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         self.transfers: list[Transfer] = []
-        self.unpacking: list[tuple[float, int, str]] = []  # heap: end, node, layer
-        self.free_at = [0.0] * (count + 1)  # when the unpacker has nothing left
+        self.complete = [0.0] * count  # when the unpacker has nothing left
         self.missing = [len(layers)] * count
-        self.complete = np.zeros(count)
         self.now, self.events, self.scheduling = 0.0, 0, 0.0
         self.client_bytes = self.hub_bytes = 0
         self.tracker = Tracker("hub", **slots)
@@ -166,7 +163,7 @@ class Swarm:
             self.tracker.want(name, order)
         self._begin()
         self.scheduling += time.perf_counter() - started
-        while self.transfers or self.unpacking:
+        while self.transfers:
             self._step()
         assert not any(self.missing), "the tracker left somebody without something"
 
@@ -174,12 +171,11 @@ class Swarm:
         rate = self._rates()
         with np.errstate(divide="ignore", invalid="ignore"):
             ends = np.where(rate > 0, self.remaining / rate, self.ready - self.now)
-        wait = min(float(ends.min(initial=np.inf)), (self.unpacking or [(np.inf,)])[0][0] - self.now)
-        wait = max(wait, self.network.step)
+        wait = max(float(ends.min()), self.network.step)
         self.now += wait
         self.remaining -= rate * wait
         finished = np.flatnonzero(self.remaining <= 1e-6)
-        done = deque(self.transfers[i] for i in finished)
+        done = [self.transfers[i] for i in finished]
         if len(finished):
             keep = self.remaining > 1e-6
             self.remaining, self.ready = self.remaining[keep], self.ready[keep]
@@ -197,31 +193,23 @@ class Swarm:
         )
         return np.where(active, share, 0.0)
 
-    def _tell(self, done: deque[Transfer]) -> None:
+    def _tell(self, done: list[Transfer]) -> None:
         """Tell the tracker what ended, and start what it says."""
         started = time.perf_counter()
         for transfer in done:
-            self.tracker.received(transfer.node, transfer.digest)
-            self.events += 1
+            self.tracker.have(transfer.node, transfer.digest)
             self._count(transfer)
-        while self.unpacking and self.unpacking[0][0] <= self.now:
-            end, node, digest = heapq.heappop(self.unpacking)
-            self.tracker.have(self.names[node], digest)
-            self.events += 1
-            if node < self.count:
-                self.missing[node] -= 1
-                self.complete[node] = end
         self._begin()
         self.scheduling += time.perf_counter() - started
 
     def _count(self, transfer: Transfer) -> None:
         size, node = self.sizes[transfer.digest], self.number[transfer.node]
+        self.events += 1
         self.client_bytes += size if transfer.source == CLIENT else 0
         self.hub_bytes += size if transfer.source == "hub" else 0
-        # The hub need not unpack what it passes on.
-        work = size / self.network.unpack if node < self.count else 0
-        self.free_at[node] = max(self.now, self.free_at[node]) + work
-        heapq.heappush(self.unpacking, (self.free_at[node], node, transfer.digest))
+        if node < self.count:  # the hub passes on, and unpacks nothing
+            self.complete[node] = max(self.now, self.complete[node]) + size / self.network.unpack
+            self.missing[node] -= 1
 
     def _begin(self) -> None:
         begun = self.tracker.begin()
@@ -248,9 +236,7 @@ def lower_bound(count: int, sizes: list[int], network: Network) -> float:
     """No schedule whatever is faster than the slowest of these."""
     total = sum(sizes)
     everybody = (count + 1) * network.node_up  # the hub gives, too
-    return max(
-        total / network.client_up, total / network.node_down, total / network.unpack, count * total / everybody
-    )
+    return max(total / network.client_up, total / network.node_down, total / network.unpack, count * total / everybody)
 
 
 def parameters(arguments: argparse.Namespace, layers: list[tuple[str, int]]) -> dict[str, Any]:
