@@ -36,6 +36,7 @@ from likewise.settings import resolve_settings
 from likewise.store.export import write_folder
 from likewise.sync import PlanOptions, Prepared, prepare
 
+_FAIL_ON = "critical-only"
 _MODULES = {
     "dask": "dask",
     "dask-scheduler": "distributed.cli.dask_scheduler",
@@ -159,7 +160,7 @@ def bootstrap_files(
     ignore: Iterable[str] = (),
     only: Iterable[str] = (),
     strict: bool = False,
-    fail_on: str = "critical-only",
+    fail_on: str = _FAIL_ON,
     python: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
 ) -> BootstrapFiles:
@@ -207,7 +208,7 @@ def command_prefix(
     ignore: Iterable[str] = (),
     only: Iterable[str] = (),
     strict: bool = False,
-    fail_on: str = "critical-only",
+    fail_on: str = _FAIL_ON,
     python: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
 ) -> CommandPrefix:
@@ -262,11 +263,11 @@ def command_prefix(
             ignore=ignore, only=only, strict=strict, fail_on=fail_on, python=python, reporter=reporter
         ) as made:
             bundle = made.bundle
-    elif tuple(ignore) or tuple(only) or strict or python is not None:
+    elif tuple(ignore) or tuple(only) or strict or fail_on != _FAIL_ON or python is not None:
         raise UsageError(
             "The files are chosen already, so there is nothing left to choose.",
             where="command_prefix",
-            todo="Give ignore, only, strict and python to bootstrap_files.",
+            todo="Give ignore, only, strict, fail_on and python to bootstrap_files.",
         )
     else:
         bundle = _bundle(files)

@@ -65,10 +65,11 @@ class Deployers(msgspec.Struct, frozen=True):
         base = self.python.resolve().parents[1]
         return [*self.prefixes, *([] if base == Path("/usr") else [base])]
 
-    def run(self, *argv: str | Path, timeout: float = 240, **environ: str) -> str:
+    def run(self, *argv: str | Path, timeout: float = 240, cwd: Path | None = None, **environ: str) -> str:
         """Run the user's Python; what it prints on stdout."""
         done = subprocess.run(
             [str(self.python), *map(str, argv)],
+            cwd=cwd,
             env=clean_environ(LIKEWISE_CACHE=str(self.cache), **environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
