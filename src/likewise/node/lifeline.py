@@ -7,6 +7,7 @@ closes that end, and reading finds the end of the file. What the client writes b
 from __future__ import annotations
 
 import os
+import select
 import signal
 import stat
 import time
@@ -29,21 +30,36 @@ def watch(fd: int = 0, grace: float = GRACE, *, heard: Callable[[bytes], None] |
     grace : float
         Seconds.
     heard : callable, optional
-        Called with each line that comes before, without its end.
+        Called with each line that comes before, without its end. Without it nothing is read: what comes is for the
+        program that this process becomes.
     """
     try:
         kind = os.fstat(fd).st_mode
         if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
             return
-        rest = b""
-        while data := os.read(fd, 1024):
-            *lines, rest = (rest + data).split(b"\n")
-            rest = rest[:_MAX_LINE]
-            for line in lines:
-                if heard is not None:
-                    heard(line)
+        if heard is None:
+            _wait_for_end(fd)
+        else:
+            _read_lines(fd, heard)
     except OSError:
         return
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(grace)
     os._exit(128 + signal.SIGTERM)
+
+
+def _wait_for_end(fd: int) -> None:
+    poll = select.poll()
+    # A pipe without writers hangs up whatever is left in it; of a socket the other end may have closed one direction.
+    poll.register(fd, getattr(select, "POLLRDHUP", 0))
+    while not poll.poll():
+        pass
+
+
+def _read_lines(fd: int, heard: Callable[[bytes], None]) -> None:
+    rest = b""
+    while data := os.read(fd, 1024):
+        *lines, rest = (rest + data).split(b"\n")
+        rest = rest[:_MAX_LINE]
+        for line in lines:
+            heard(line)
