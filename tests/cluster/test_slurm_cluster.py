@@ -20,6 +20,7 @@ from support.canaries import MARK, canary, install, plant_tree
 from support.prefixes import clean_environ
 from support.slurm import Slurm, missing_programs, running_slurm
 from support.users import make_user_venv
+from support.wheels import write_wheel
 
 pytestmark = [pytest.mark.root, pytest.mark.registry]
 
@@ -31,10 +32,10 @@ from distributed.core import rpc
 from likewise import SLURMCluster
 from likewise.events import Notice
 
-SHARED, LOGS = sys.argv[1:]
+SHARED, LOGS, WHEEL = sys.argv[1:]
 OPTIONS = dict(cores=1, memory="1GB", processes=1, walltime="01:00:00", shared_folder=SHARED, log_directory=LOGS,
                scheduler_options={"host": "127.0.0.1", "dashboard_address": ":0"})
-notices, seen, marks = [], {}, {}
+notices, seen, marks, started = [], {}, {}, time.perf_counter()
 
 class Reporter:
     def report(self, event):
@@ -127,8 +128,28 @@ def work(cluster):
     seen["old"] = [prefix for name, prefix in places if name == "old"]
     seen["current"] = sorted({prefix for name, prefix in places if name != "old"})
     said("scancel", old)
+    update(cluster, client)
+    marks["updated"] = time.perf_counter() - started
     seen["notices"] = list(notices)
     client.close()
+
+def update(cluster, client):
+    # A package is installed, then a loaded module is edited; there is room for the successor of one worker.
+    cluster.scale(1)
+    until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 1 and len(jobs()) == 1)
+    worker = list(client.scheduler_info(n_workers=-1)["workers"])
+    subprocess.run([sys.executable, "-m", "uv", "pip", "install", "-q", "--python", sys.executable, WHEEL], check=True)
+    report = cluster.sync()
+    value = client.submit(lambda: __import__("added").VALUE).result(timeout=30)
+    seen["added"] = [value, report.layers, report.workers_replaced]
+    with open("loose.py", "w") as module:
+        module.write("def double(x):\\n    return 20 * x\\n")
+    kept = client.scatter(list(range(5)))
+    report = cluster.sync(timeout=60)
+    now = list(client.scheduler_info(n_workers=-1)["workers"])
+    seen["edited"] = [client.submit(compute, 3).result(timeout=30)[1], sum(client.gather(kept)), worker == now]
+    seen["verified again"] = msgspec.to_builtins(cluster.verify().differences)
+    seen["new script"] = cluster.environment.id in cluster.job_script()
 
 def fail(**options):
     notices.clear()
@@ -137,7 +158,6 @@ def fail(**options):
     return next([subject, message] for subject, message in notices if subject)
 
 if __name__ == "__main__":
-    started = time.perf_counter()
     with SLURMCluster(reporter=Reporter(), **OPTIONS) as cluster:
         marks["start"] = time.perf_counter() - started
         seen["id"] = cluster.environment.id
@@ -148,7 +168,6 @@ if __name__ == "__main__":
     seen["folder left"] = os.path.exists(folder)
     marks["end"] = time.perf_counter() - started
     seen["marks"] = marks
-    seen["stages"] = [stage.name for stage in cluster.report.stages]
     seen["no python"] = fail(package_sync=False)
     seen["prologue"] = fail(job_script_prologue=["echo the module is missing >&2; exit 3"])
     try:
@@ -162,7 +181,7 @@ KILLED = """
 import json, sys, time
 from likewise import SLURMCluster
 
-SHARED, LOGS = sys.argv[1:]
+SHARED, LOGS, _ = sys.argv[1:]
 
 if __name__ == "__main__":
     cluster = SLURMCluster(2, cores=1, memory="1GB", processes=1, shared_folder=SHARED, log_directory=LOGS,
@@ -189,6 +208,7 @@ class Client:
             folder.mkdir()
         self.cache.mkdir(mode=0o700)
         self.python = make_user_venv(root / "venv", "numpy", "pandas", "dask-jobqueue")
+        self.wheel = write_wheel(root, {"added.py": "VALUE = 42\n"}, name="added")
         plant_tree(root / "mine", "mine", fails=False)
         site = next(root.glob("venv/lib/python3*/site-packages"))
         url = {"url": (root / "mine").as_uri(), "dir_info": {"editable": True}}
@@ -200,7 +220,7 @@ class Client:
     def start(self, slurm: Slurm, script: str) -> subprocess.Popen[str]:
         """Run a script."""
         return subprocess.Popen(
-            [str(self.python), script, str(self.shared), str(self.logs)],
+            [str(self.python), script, str(self.shared), str(self.logs), str(self.wheel)],
             cwd=self.work,
             env=clean_environ(LIKEWISE_CACHE=str(self.cache), **slurm.environ, **SECRETS),
             stdin=subprocess.DEVNULL,
@@ -330,6 +350,14 @@ def test_scaling_down_keeps_the_data(seen: dict[str, Any]) -> None:
     assert seen["kept"] == sum(range(30))
 
 
+def test_sync(seen: dict[str, Any]) -> None:
+    """What is installed comes to the running worker; an edited module with a new job, which takes over the data."""
+    assert seen["added"] == [42, ["added"], []]
+    assert seen["edited"] == [60, 10, False]
+    assert seen["verified again"] == []
+    assert seen["new script"]
+
+
 def test_a_pending_job_is_no_failure(seen: dict[str, Any]) -> None:
     """A job that waits in the queue is not complained about; nothing else was either."""
     assert [notice for notice in seen["notices"] if "stay on the client" not in notice[1]] == []
@@ -356,7 +384,6 @@ def test_nothing_is_left(seen: dict[str, Any]) -> None:
     """After the end no process is left on any node, and the jobs' folder is gone."""
     assert seen["left"] == []
     assert not seen["folder left"]
-    assert seen["stages"][-1] == "start"
 
 
 def test_a_killed_client(client: Client, slurm: Slurm, seen: dict[str, Any]) -> None:

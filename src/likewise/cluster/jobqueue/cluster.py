@@ -27,6 +27,7 @@ from likewise.cluster.jobqueue.hub import LocalHub
 from likewise.cluster.jobqueue.script import command_line, environ_text, merge_directives, prologue_line, python_command
 from likewise.cluster.options import OWN_CONFIG
 from likewise.cluster.process import failure_of
+from likewise.cluster.replace import addresses_of, members
 from likewise.cluster.replica import PackageSync, Replica
 from likewise.cluster.scheduler_side import install
 from likewise.errors import LikewiseError, UsageError
@@ -110,6 +111,7 @@ class ReplicaQueue(Replica):
         self._stages = Stages(self._reporter)
         self._folder: JobFolder | None = None
         self._hub: LocalHub | None = None
+        self._hub_address = ""
         self._watching: asyncio.Task[None] | None = None
         self._wanted = n_workers
         self._joined: set[str] = set()
@@ -224,16 +226,25 @@ class ReplicaQueue(Replica):
         await self._hub
         hub = await self._hub.listening()
         install(self.scheduler, manifest=prepared.manifest.id, cluster=self._cluster_id, hub=hub)
+        self._hub_address = hub
+        await self._offer(prepared)
+
+    async def _offer(self, prepared: Prepared) -> None:
+        """Let jobs that are submitted from now on start in `prepared`. The hub finds its layers in the store."""
+        assert self._folder is not None
         launch = prepared.launch(Path("auto"))
         ours = msgspec.structs.replace(
             launch,
-            script=str(folder.bring("bootstrap.sh", Path(launch.script))),
-            kit=str(folder.bring(f"kit-{launch.kit_id[:16]}", Path(launch.kit))),
+            script=str(self._folder.bring("bootstrap.sh", Path(launch.script))),
+            kit=str(self._folder.bring(f"kit-{launch.kit_id[:16]}", Path(launch.kit))),
             cluster=self._cluster_id,
-            hub=hub,
+            hub=self._hub_address,
             ask=True,
         )
         self._job_kwargs["python"] = python_command(ours.argv())  # the very mapping that every worker's spec holds
+
+    def _delta_sources(self) -> dict[str, str]:
+        return {**super()._delta_sources(), "hub": self._hub_address}
 
     def new_worker_spec(self) -> dict[Any, Any]:
         """Name and spec of the next job. A name is never used twice, so logs and notes stay unambiguous."""
@@ -259,8 +270,7 @@ class ReplicaQueue(Replica):
         """
         if self.status is not Status.running:
             return
-        members = {str(name) + suffix for name in names for suffix in self.new_spec.get("group", [""])}
-        addresses = [a for a, info in self.scheduler_info["workers"].items() if str(info["name"]) in members]
+        addresses = addresses_of(self, names)
         if addresses:
             with suppress(OSError):
                 await self.scheduler_comm.retire_workers(workers=addresses, remove=True, close_workers=True)
@@ -286,8 +296,7 @@ class ReplicaQueue(Replica):
         if found is None or self.status is not Status.running:  # it was cancelled
             return
         name, job = found
-        members = {str(name) + suffix for suffix in self.new_spec.get("group", [""])}
-        what = "ended" if members & self._joined else "ended before its worker joined"
+        what = "ended" if members(self, name) & self._joined else "ended before its worker joined"
         del self.workers[name]
         self._warn(failure_of(f"job {job.job_id} ({name})", host, what, code, said))
 
