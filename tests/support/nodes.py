@@ -175,7 +175,7 @@ def real_kit() -> RealKit:
     _KEEP.append(folder)
     root = Path(folder.name)
     interpreter, _ = interpreter_source(this_interpreter(), facts=NoFacts(), work=root / "work")
-    layers = (interpreter, *map(_installed, ("backports.zstd", "msgspec")), _this_package())
+    layers = (interpreter, *map(installed_layer, ("backports.zstd", "msgspec")), _this_package())
     store = root / "store"
     put(store, *layers)
     manifest = put_manifest(store, manifest_of(*layers))
@@ -189,7 +189,8 @@ def real_kit() -> RealKit:
 _KEEP: list[tempfile.TemporaryDirectory[str]] = []
 
 
-def _installed(name: str) -> LayerSource:
+def installed_layer(name: str) -> LayerSource:
+    """A distribution of the running Python's prefix, without bytecode; it is kept in memory."""
     found = importlib.metadata.distribution(name)
     files = []
     for file in found.files or ():

@@ -448,7 +448,7 @@ case $_lw_command in
         need_kit
         start_agent
         kit_python likewise.node.__main__ "$_lw_command" --cache "$_lw_cache" --store "$_lw_store" \
-            --cluster "$_lw_cluster" --manifest "$_lw_manifest" --kit "$_lw_kit_dir" -- "$@"
+            --cluster "${_lw_hub:+$_lw_cluster}" --manifest "$_lw_manifest" --kit "$_lw_kit_dir" -- "$@"
         ;;
 esac
 need_kit
