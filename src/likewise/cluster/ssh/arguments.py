@@ -9,7 +9,7 @@ from typing import Any
 from distributed.security import Security
 
 from likewise.cluster.environ import tls_environ
-from likewise.cluster.options import SCHEDULER_FILE, scheduler_argv, worker_argv
+from likewise.cluster.options import SCHEDULER_FILE, render_options, scheduler_argv, worker_argv
 from likewise.cluster.process import Command
 from likewise.errors import UsageError
 
@@ -133,6 +133,19 @@ class Commands:
             preload_nanny=self.preloads["nanny"],
         )
         return self._command(f"worker {name}", node, [*prefix, *argv], "worker")
+
+    def plain_scheduler(self, node: str, python: str, address: str) -> Command:
+        """The scheduler's command in a host's own prefix."""
+        options = {**_listen(address, self.scheduler_options), "port": 0, "protocol": "tls", **self.scheduler_options}
+        argv = [python, "-m", "distributed.cli.dask_scheduler", *render_options(options, where="scheduler_options")]
+        return self._command("scheduler", node, argv, "scheduler")
+
+    def plain_worker(self, node: str, python: str, address: str, name: Any, scheduler: str) -> Command:
+        """The command of the worker `name` in a host's own prefix."""
+        options = {**_listen(address, self.worker_options), "dashboard": False, **self.worker_options}
+        options |= {"name": str(name), "nanny": self.nanny}
+        argv = ["-m", "distributed.cli.dask_worker", scheduler, *render_options(options, where="worker_options")]
+        return self._command(f"worker {name}", node, [python, *argv], "worker")
 
     def _command(self, label: str, node: str, argv: Sequence[str], role: Any) -> Command:
         environ = {**self.environ, **tls_environ(self.security, role)}

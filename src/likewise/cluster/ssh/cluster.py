@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 import click
@@ -24,12 +25,13 @@ from likewise.cluster.replica import PackageSync, Replica
 from likewise.cluster.ssh.arguments import Commands, logins, nanny_of, pythons, scheduler_flags, worker_flags
 from likewise.cluster.ssh.connection import Connections, require_asyncssh
 from likewise.cluster.ssh.machines import Machine, connect, healthy, push
-from likewise.cluster.ssh.process import FailedProcess, SSHProcess, SSHScheduler
+from likewise.cluster.ssh.process import FailedProcess, PlainScheduler, PlainWorker, SSHProcess, SSHScheduler
 from likewise.cluster.ssh.remote import end_cluster_script
 from likewise.cluster.ssh.shipping import Shipment
 from likewise.errors import LikewiseError, UsageError
 from likewise.events import Notice, Reporter
 from likewise.stages import OpenStage
+from likewise.sync import Prepared
 
 _END_TRIES = 20
 _END_POLL = 0.1  # seconds
@@ -129,6 +131,7 @@ class SSHCluster(Replica, NodeCluster):
         self._shipping = ExitStack()
         self._dashboard = ""
         self._ship_stage: OpenStage | None = None
+        self._scheduler_side: SSHScheduler
         self._first_workers = per_host * (len(where) - 1)
         self._begin_replica(sync, prepare=not asynchronous)
         super().__init__(
@@ -158,13 +161,23 @@ class SSHCluster(Replica, NodeCluster):
         await self._shipment.start()
 
     async def _bring_up(self, stage: OpenStage) -> None:
-        await super()._bring_up(stage)
+        starting = super()._bring_up(stage)
+        await (self._shipment.unless_it_fails(starting) if self._shipment is not None else starting)
         await self._find_dashboard()
         if self._shipment is not None and self._ship_stage is not None:
+            await self.scheduler_comm.likewise_set_current(hub=self._shipment.hub)
             received = await self._shipment.received()
             self._ship_stage.did(**received)
             self._ship_stage.summary = _shipped({**self._ship_stage.done})
             self._shipping.close()
+
+    async def _offer(self, prepared: Prepared) -> None:
+        if self._shipment is not None:
+            await self._shipment.offer(prepared)
+
+    def _delta_sources(self) -> dict[str, str]:
+        assert self._shipment is not None
+        return {"hub": self._shipment.hub}
 
     async def _find_dashboard(self) -> None:
         port = self.scheduler_info.get("services", {}).get("dashboard")
@@ -183,21 +196,27 @@ class SSHCluster(Replica, NodeCluster):
 
     def _prefix(self, machine: Machine) -> list[str]:
         """What runs Python on a host."""
-        if self._prepared is None or self._shipment is None:
-            return [machine.python]
+        assert self._prepared is not None and self._shipment is not None
         return machine.launch(self._prepared, self._cluster_id, self._shipment.hub).argv()
 
     def _scheduler_process(self) -> SSHScheduler:
         machine = self._machines[0]
         assert machine.host is not None
-        command = self._commands.scheduler(machine.name, self._prefix(machine), machine.address)
-        self._scheduler_side = SSHScheduler(machine.host, command)
+        if self._prepared is None:
+            command = self._commands.plain_scheduler(machine.name, machine.python, machine.address)
+            self._scheduler_side = PlainScheduler(machine.host, command)
+        else:
+            command = self._commands.scheduler(machine.name, self._prefix(machine), machine.address)
+            self._scheduler_side = SSHScheduler(machine.host, command)
         return self._scheduler_side
 
     def _worker_process(self, name: Any, scheduler: str | None) -> NodeProcess:
         machine = self._machine_of(name)
         if machine.error is not None or machine.host is None:
             return FailedProcess(f"worker {name}", machine.name, machine.error, name=name)
+        if isinstance(self._scheduler_side, PlainScheduler):
+            plain = partial(self._commands.plain_worker, machine.name, machine.python, machine.address, name)
+            return PlainWorker(machine.host, plain, name=name, scheduler=self._scheduler_side)
         command = self._commands.worker(machine.name, self._prefix(machine), machine.address, name, scheduler)
         early = None if scheduler else self._scheduler_side.announced
         return SSHProcess(machine.host, command, name=name, scheduler=early)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +17,7 @@ from distributed.comm.addressing import get_address_host_port, unparse_host_port
 from likewise.cluster.process import GRACE, Command, NodeProcess, SchedulerProcess
 from likewise.cluster.scheduler_side import ANNOUNCEMENT
 from likewise.cluster.ssh.connection import Host
-from likewise.cluster.ssh.remote import end_script, start_script
+from likewise.cluster.ssh.remote import end_script, plain_script, start_script
 from likewise.errors import ClusterError, LikewiseError
 
 _SESSION = b"likewise: session "
@@ -65,8 +66,11 @@ class SSHProcess(NodeProcess):
         status = self._process.returncode
         return _LOST if status is None else int(status)
 
+    def _script(self) -> str:
+        return start_script(self.command.argv, self.command.env)
+
     async def _spawn(self) -> None:
-        self._process = await self.host.start(start_script(self.command.argv, self.command.env))
+        self._process = await self.host.start(self._script())
         self._tasks.append(asyncio.ensure_future(self._listen()))
         if self._scheduler is not None:
             self._tasks.append(asyncio.ensure_future(self._tell_scheduler(self._scheduler)))
@@ -106,7 +110,8 @@ class SSHProcess(NodeProcess):
     def _terminate(self) -> None:
         # Its lifeline ends, and so does it. The signal that SSH knows is refused by many a sshd.
         with suppress(OSError):
-            self._process.stdin.write_eof()
+            if self._process is not None:
+                self._process.stdin.write_eof()
 
     async def kill(self) -> None:
         """Kill the process and everything in its session."""
@@ -155,6 +160,49 @@ class SSHScheduler(SSHProcess, SchedulerProcess):
     def _release(self) -> None:
         self.announced.cancel()
         super()._release()
+
+
+class PlainScheduler(SSHScheduler):
+    """A scheduler in a host's own prefix, where nothing of likewise is: Dask's own words tell its address."""
+
+    def _script(self) -> str:
+        return plain_script(self.command.argv, self.command.env)
+
+    def _heard(self, line: bytes) -> bool:
+        _, found, address = line.partition(b"Scheduler at:")
+        if found and not self.announced.done():
+            self.announced.set_result(address.strip().decode())
+        return False
+
+
+class PlainWorker(SSHProcess):
+    """A worker in a host's own prefix.
+
+    Parameters
+    ----------
+    host : Host
+    command : callable
+        From the scheduler's address to the command.
+    name : hashable
+    scheduler : PlainScheduler
+        Its worker is started when it has an address.
+    """
+
+    def __init__(self, host: Host, command: Callable[[str], Command], *, name: Any, scheduler: PlainScheduler) -> None:
+        super().__init__(host, command(""), name=name)
+        self._command, self._of = command, scheduler
+
+    def _script(self) -> str:
+        return plain_script(self.command.argv, self.command.env)
+
+    async def _spawn(self) -> None:
+        ended = asyncio.ensure_future(self._of.exited.wait())
+        ends: set[asyncio.Future[Any]] = {ended, self._of.announced}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if self._of.announced.done() and not self._of.announced.cancelled():  # else the scheduler's end is the error
+            self.command = self._command(self._of.announced.result())
+            await super()._spawn()
 
 
 async def reach_address(host: Host, address: str) -> str:

@@ -66,6 +66,22 @@ def start_script(argv: Sequence[str], environ: Mapping[str, str]) -> str:
     return f"{_CLEAN}{exports(environ)}{_SESSION}unset s v\nexec {' '.join(map(quote, argv))}\n"
 
 
+def plain_script(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """As `start_script`, for a program that does not watch its standard input: a shell beside it does."""
+    return f"""\
+{_CLEAN}{exports(environ)}{_SESSION}unset s v
+exec 3<&0
+{" ".join(map(quote, argv))} < /dev/null 3<&- &
+c=$!
+{{ cat <&3 > /dev/null; kill -TERM $c; sleep 5; kill -KILL $c; }} 2> /dev/null &
+w=$!
+wait $c
+e=$?
+kill $w
+exit $e
+"""
+
+
 def end_script(session: int, signal: str) -> str:
     """A script that signals every process of `session` and says how many there were."""
     return _MEMBERS + f'[ "$4" = {session} ]' + _SIGNAL.format(signal=signal)

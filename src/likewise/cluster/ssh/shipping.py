@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -20,6 +22,8 @@ from likewise.model.keys import layer_key
 from likewise.stages import OpenStage
 from likewise.sync import Prepared
 from likewise.transport.upload import Uploader
+
+logger = logging.getLogger("likewise.cluster")
 
 _HUB = b'{"hub"'
 
@@ -83,7 +87,6 @@ class Shipment:
     ) -> None:
         self.process = HubProcess(machine, prepared, cluster, security)
         self.hub = ""
-        self.error: LikewiseError | None = None
         self._machine, self._prepared, self._security, self._stage = machine, prepared, security, stage
         self._running: asyncio.Task[None] | None = None
         self._uploader: Uploader | None = None
@@ -99,25 +102,47 @@ class Shipment:
         await self.process
         self.hub = await self.process.listening()
         assert self._machine.host is not None
-        names = {digest: ref.name for ref in self._prepared.manifest.layers for digest in (ref.digest, ref.bytecode)}
         self._uploader = Uploader(
             await reach_address(self._machine.host, self.hub),
             self._security,
             self._open,
             self._prepared.manifest.encode(),
             advanced=self._advanced,
-            name=lambda digest: names.get(digest, digest[:12]),
+            damaged=self._forget,
+            name=self._name,
         )
-        self._running = asyncio.ensure_future(self._run(self._uploader))
+        self._running = asyncio.ensure_future(self._uploader.run())
+        self._running.add_done_callback(_say_why)
 
-    async def _run(self, uploader: Uploader) -> None:
+    async def unless_it_fails(self, work: Awaitable[None]) -> None:
+        """Await `work`.
+
+        Raises
+        ------
+        LikewiseError
+            When the upload fails before: nodes would wait in vain.
+        """
+        assert self._running is not None
+        working = asyncio.ensure_future(work)
         try:
-            await uploader.run()
-        except LikewiseError as error:
-            self.error = error
+            ends: set[asyncio.Future[Any]] = {working, self._running}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                self._running.result()
+            await working
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
     def _open(self, digest: Digest) -> BinaryIO:
         return self._prepared.store.open(layer_key(digest))
+
+    def _forget(self, digest: Digest) -> None:
+        self._prepared.store.remove(layer_key(digest))
+
+    def _name(self, digest: Digest) -> str:
+        refs = self._prepared.manifest.layers
+        return next((ref.name for ref in refs if digest in (ref.digest, ref.bytecode)), digest[:12])
 
     def _advanced(self, event: StageAdvanced) -> None:
         self._stage.advance(event.amount, event.item)
@@ -136,8 +161,8 @@ class Shipment:
         """Bytes sent for each layer."""
         return dict(self._uploader.sent) if self._uploader else {}
 
-    async def set_manifest(self, manifest: bytes) -> None:
-        """Make `manifest` the current one.
+    async def offer(self, prepared: Prepared) -> None:
+        """From now on `prepared` is the current environment, and its layers can be had.
 
         Raises
         ------
@@ -146,7 +171,8 @@ class Shipment:
         """
         if self._uploader is None:
             raise ClusterError("The hub does not run.", where=self._machine.name)
-        await self._uploader.set_manifest(manifest)
+        self._prepared = prepared
+        await self._uploader.set_manifest(prepared.manifest.encode())
 
     async def close(self) -> None:
         """End the upload and the hub."""
@@ -154,3 +180,8 @@ class Shipment:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         await self.process.close()
+
+
+def _say_why(running: asyncio.Task[None]) -> None:
+    if not running.cancelled() and running.exception() is not None:
+        logger.warning("Nothing is uploaded any more. %s", running.exception())
