@@ -43,12 +43,14 @@ def security() -> ClusterSecurity:
 class Agent:
     """One agent or hub, started as clusters start it. Ends with the block, or with this process."""
 
-    def __init__(self, command: str, cluster: str, cache: Path, *options: str) -> None:
+    def __init__(self, command: str, cluster: str, cache: Path, *options: str, lifeline: bool = True) -> None:
         self.cluster = cluster
         self.cache: NodeCache = open_cache(str(cache))
         self.log = cache / "agents" / f"{cluster}.log"
         role = "scheduler" if command == "hub" else "worker"
-        argv = [command, "--cluster", cluster, "--cache", str(cache), "--host", "127.0.0.1", "--lifeline", *options]
+        argv = [command, "--cluster", cluster, "--cache", str(cache), "--host", "127.0.0.1", *options]
+        if lifeline:
+            argv.append("--lifeline")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "likewise.transport", *argv],

@@ -103,7 +103,7 @@ async def _serve(command: str, cache: NodeCache, options: dict[str, str]) -> boo
         async with _endpoint(command, cache, options) as agent, open_door(door, agent):
             if command == "hub":
                 print(msgspec.json.encode({"hub": agent.address}).decode(), flush=True)
-            await _until_end(cache, options, command, stopped)
+            await _until_end(cache, options, agent, stopped)
     finally:
         close_door(folder, cluster)
         door.close()
@@ -127,12 +127,12 @@ def _endpoint(command: str, cache: NodeCache, options: dict[str, str]) -> Agent:
     return Agent(cache, options["hub"], Security(), host=host, port=port)
 
 
-async def _until_end(cache: NodeCache, options: dict[str, str], command: str, stopped: asyncio.Event) -> None:
+async def _until_end(cache: NodeCache, options: dict[str, str], agent: Agent, stopped: asyncio.Event) -> None:
     ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopped.wait())]
     if "lifeline" in options:
         ends.append(asyncio.create_task(until_abandoned()))
-    elif command == "agent" or options.get("cache"):
-        ends.append(asyncio.create_task(until_unleased(cache, options["cluster"])))
+    elif options.get("cache"):
+        ends.append(asyncio.create_task(until_unleased(cache, options["cluster"], agent.over)))
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:

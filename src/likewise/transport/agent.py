@@ -20,7 +20,7 @@ from likewise.errors import LikewiseError, NodeError
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.manifest import Manifest, decode_manifest
 from likewise.node.cache import NodeCache, host_name
-from likewise.node.disk import disk_error
+from likewise.node.disk import disk_error, remove_tree
 from likewise.node.unpack import DamagedCopy, UnreadableCopy
 from likewise.transport.archives import Archive, Archives
 from likewise.transport.fetch import Fetch, SourceDamaged, SourceFailed, answer, in_thread
@@ -69,6 +69,8 @@ class Agent:
         self._manifests: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heard = time.monotonic()
+        self.over = asyncio.Event()
+        """The hub has ended, and with it the cluster."""
         self._hub_itself = ""  # its own address for itself; the way to it that is known here may lead over a forwarding
 
     async def __aenter__(self) -> Agent:
@@ -97,6 +99,7 @@ class Agent:
         self._fail_all(NodeError("The node's agent ended."))
         await self.serving.close()
         await self._server.close()
+        remove_tree(self._server.local_directory)  # Dask makes it, and nothing is in it
 
     def handlers(self) -> dict[str, Any]:
         """Further handlers of the server."""
@@ -166,8 +169,8 @@ class Agent:
         return said
 
     async def _follow_hub(self) -> None:
-        """Do what the hub assigns, for ever."""
-        known = False
+        """Do what the hub assigns, until it ends."""
+        known = is_lost = False
         while True:
             try:
                 if not known:
@@ -175,12 +178,18 @@ class Agent:
                     self._hub_itself = await self.tell("hello", name=host_name(), have=sorted(have))
                     await self.tell("want", digests=list(self._wishes))
                 work = await self.tell("transfers", busy=list(self._transfers), seconds=POLL + 5)
+                if work.get("over"):
+                    self.over.set()
+                    return
                 known = not work.get("unknown")
+                is_lost = False
             except NodeError as error:
                 known = False
                 if time.monotonic() - self._heard > _UNREACHABLE:
                     self._fail_all(NodeError("The cluster's hub can't be reached.", where=self.hub))
-                self._say(f"the hub {self.hub} can't be reached: {error.what}")
+                if not is_lost:
+                    self._say(f"the hub {self.hub} can't be reached: {error.what}")
+                is_lost = True
                 await asyncio.sleep(1.0)
                 continue
             for digest in work.get("unavailable", ()):

@@ -28,6 +28,7 @@ from likewise.transport.tracker import CLIENT, Tracker, Transfer
 
 _GONE = 10.0  # seconds without a question after which a node counts as gone
 _LOOK = 2.0
+_FAREWELL = 0.1  # seconds for the last answers to get away
 
 
 class _Member:
@@ -59,6 +60,7 @@ class Hub(Agent):
         self._looked: set[Digest] = set()
         self._stored: set[Digest] = set()
         self._numbers = itertools.count(1)
+        self._ends = False
         self._current = ""
         self._manifest_news = asyncio.Event()
         self._receiving = Receiving(self.archives, self._took, self._arrived, self._refused, POLL)
@@ -70,6 +72,10 @@ class Hub(Agent):
         self._begin(self._watch())
 
     async def __aexit__(self, *exception: object) -> None:
+        self._ends = True
+        for member in self._members.values():
+            member.news.set()
+        await asyncio.sleep(_FAREWELL)
         await super().__aexit__(*exception)
         self._receiving.close()
 
@@ -109,7 +115,8 @@ class Hub(Agent):
         -------
         dict
             ``transfers``: number, digest, source, and sha256 of the right archive ("" when not known) of each;
-            ``unavailable``: digests that nobody can give; ``unknown``: the node has to say hello first.
+            ``unavailable``: digests that nobody can give; ``unknown``: the node has to say hello first; ``over``: the
+            hub ends, and with it the cluster.
         """
         member = self._members.get(node)
         if member is None:
@@ -117,7 +124,7 @@ class Hub(Agent):
         deadline = time.monotonic() + POLL
         member.asking += 1
         try:
-            while True:
+            while not self._ends:
                 new = [(number, t) for number, t in member.work.values() if number not in busy]
                 left = deadline - time.monotonic()
                 if new or member.lost or left <= 0:
@@ -127,6 +134,7 @@ class Hub(Agent):
                 member.news.clear()
                 with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                     await asyncio.wait_for(member.news.wait(), left)
+            return {"over": True}
         finally:
             member.asking -= 1
             member.heard = time.monotonic()

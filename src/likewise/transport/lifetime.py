@@ -19,13 +19,16 @@ _IDLE = 5.0  # seconds without a living lease: a nanny restarts its worker, a wo
 _LOCK = 8.0  # seconds to wait for an agent that is just ending
 
 
-async def until_unleased(cache: NodeCache, cluster: str) -> None:
-    """Return when for some seconds no living process here has belonged to `cluster`."""
+async def until_unleased(cache: NodeCache, cluster: str, over: asyncio.Event) -> None:
+    """Return when no living process here belongs to `cluster`: for some seconds, or once it is `over`."""
     last = time.monotonic()
-    while time.monotonic() - last < _IDLE:
+    while True:
         if is_leased(cache, cluster):
             last = time.monotonic()
-        await asyncio.sleep(_LOOK)
+        elif over.is_set() or time.monotonic() - last > _IDLE:
+            return
+        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(asyncio.sleep(_LOOK) if over.is_set() else over.wait(), _LOOK)
 
 
 def is_leased(cache: NodeCache, cluster: str) -> bool:
