@@ -228,9 +228,9 @@ def command_prefix(
         Where a node finds ``bootstrap.sh`` and the kit, if not in `store`. The kit, too, may be an address: it is
         fetched with curl or wget.
     ask : bool, default False
-        Whether a node asks its scheduler first what to run now, because the scheduler may know of a newer environment
-        than a prefix that was fixed when the cluster was made. The scheduler answers with the preload
-        ``likewise.cluster.scheduler_side``; where it does not, the node runs what the prefix says.
+        Whether a worker asks its scheduler first what to run now, which may be newer than a prefix that was fixed when
+        the cluster was made. For workers only, and for a scheduler with the preload
+        ``likewise.cluster.scheduler_side``: from one that does not know, nothing starts.
     cluster, hub : str, optional
         The id of a cluster whose nodes give layers to each other, and the address of its hub. With neither, everything
         comes from `store`.
