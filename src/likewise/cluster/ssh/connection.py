@@ -90,20 +90,28 @@ class Host:
         ------
         ClusterError
             When the connection is lost on the way.
+        LikewiseError
+            What `data` raised.
         """
         process = await self._process()
+        feeding = asyncio.ensure_future(_feed(process, framed(script), data))
         try:
-            feeding = asyncio.ensure_future(_feed(process, framed(script), data))
             out, said = await asyncio.gather(process.stdout.read(), process.stderr.read())
             await process.wait_closed()
-            feeding.cancel()
-            with suppress(asyncio.CancelledError, OSError):
-                await feeding
+        except (OSError, require_asyncssh().Error) as error:
+            raise self._lost() from error
         finally:
+            feeding.cancel()
+            (fed,) = await asyncio.gather(feeding, return_exceptions=True)
             process.close()
-        if process.exit_status is None and process.returncode is None:
-            raise ClusterError("The SSH connection was lost.", where=self.name, todo="Look at the network, try again.")
+        if isinstance(fed, LikewiseError):
+            raise fed
+        if process.returncode is None:
+            raise self._lost()
         return Answer(process.returncode, out.decode("utf-8", "replace"), said.decode("utf-8", "replace"))
+
+    def _lost(self) -> ClusterError:
+        return ClusterError("The SSH connection was lost.", where=self.name, todo="Look at the network and try again.")
 
     async def _process(self, **options: Any) -> Any:
         """A session that runs `READER`; on another connection where sshd allows no more on this one (MaxSessions)."""
@@ -322,13 +330,15 @@ async def answers(host: str, port: int, timeout: float = _DIRECT) -> bool:
 
 
 async def _feed(process: Any, head: bytes, data: AsyncIterable[bytes] | None) -> None:
-    with suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(head)
-        if data is not None:
-            async for piece in data:
-                process.stdin.write(piece)
-                await process.stdin.drain()
-        process.stdin.write_eof()
+    with suppress(OSError):  # the host has ended it already
+        try:
+            process.stdin.write(head)
+            if data is not None:
+                async for piece in data:
+                    process.stdin.write(piece)
+                    await process.stdin.drain()
+        finally:
+            process.stdin.write_eof()
 
 
 def _without_scheme(jump: str) -> str:

@@ -234,15 +234,15 @@ def check_fit(probes: Iterable[Probe], manifest: Manifest) -> None:
 
 
 def node_address(probe: Probe, others: Sequence[Probe]) -> str:
-    """The address at which the processes of a host listen, "" for any.
+    """The address at which the processes of a host listen.
 
     It is the one at which the host was reached, unless that leads to the host itself only and there are other hosts.
     """
     if not _is_local(probe.address):
         return probe.address
-    if all(_is_local(other.address) for other in others):
+    if probe.address and all(_is_local(other.address) for other in others):
         return probe.address
-    return next(iter(probe.addresses), "")
+    return next(iter(probe.addresses), "0.0.0.0")
 
 
 def _is_local(address: str) -> bool:

@@ -16,7 +16,7 @@ from distributed.comm.addressing import get_address_host_port, unparse_host_port
 
 from likewise.cluster.process import GRACE, Command, NodeProcess, SchedulerProcess
 from likewise.cluster.scheduler_side import ANNOUNCEMENT
-from likewise.cluster.ssh.connection import Host
+from likewise.cluster.ssh.connection import Host, require_asyncssh
 from likewise.cluster.ssh.remote import end_script, plain_script, start_script
 from likewise.errors import ClusterError, LikewiseError
 
@@ -86,14 +86,16 @@ class SSHProcess(NodeProcess):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
     async def _listen(self) -> None:
-        with suppress(OSError):
+        try:
             while data := await self._process.stdout.read(1 << 16):
                 self._feed(data)
-        with suppress(OSError):
             await self._process.wait_closed()
-        self._over = True
-        self.output.feed(self._line)
-        self._ended()
+        except (OSError, require_asyncssh().Error) as error:  # the connection is gone
+            self.output.feed(f"{error}\n".encode())
+        finally:
+            self._over = True
+            self.output.feed(self._line)
+            self._ended()
 
     def _feed(self, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")
