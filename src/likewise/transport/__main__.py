@@ -25,6 +25,7 @@ import msgspec
 from likewise.errors import LikewiseError, UsageError
 from likewise.node.cache import NodeCache, open_cache
 from likewise.transport.lifetime import is_leased, only_one, until_abandoned, until_unleased
+from likewise.transport.tasks import end
 
 if TYPE_CHECKING:
     from likewise.transport.agent import Agent
@@ -136,9 +137,7 @@ async def _until_end(cache: NodeCache, options: dict[str, str], agent: Agent, st
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in ends:
-            task.cancel()
-        await asyncio.gather(*ends, return_exceptions=True)
+        await end(ends)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from likewise.node.cache import NodeCache, host_name
 from likewise.node.disk import disk_error, remove_tree
 from likewise.node.unpack import DamagedCopy, UnreadableCopy
 from likewise.transport.archives import Archive, Archives
-from likewise.transport.fetch import Fetch, SourceDamaged, SourceFailed, answer, in_thread
+from likewise.transport.fetch import Fetch, SourceDamaged, SourceFailed, answer
 from likewise.transport.server import listening, own_address
 from likewise.transport.serving import Serving
+from likewise.transport.tasks import end, in_thread
 
 POLL = 10.0
 """Seconds for which the hub keeps a question open."""
@@ -90,10 +91,7 @@ class Agent:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        tasks = [*self._tasks, *self._transfers.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([*self._tasks, *self._transfers.values()])
         with contextlib.suppress(LikewiseError):
             await self.tell("left", seconds=1.0)
         self._fail_all(NodeError("The node's agent ended."))

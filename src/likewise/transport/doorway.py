@@ -16,6 +16,7 @@ from likewise.errors import LikewiseError
 from likewise.model.digest import Digest, is_digest
 from likewise.node.door import door_name, short_path
 from likewise.transport.agent import Agent
+from likewise.transport.tasks import end
 
 _BEAT = 3.0
 """Seconds between two signs of life for whoever waits."""
@@ -58,9 +59,7 @@ async def open_door(door: socket.socket, agent: Agent) -> AsyncIterator[None]:
         yield
     finally:
         server.close()
-        for task in list(talks):
-            task.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
+        await end(list(talks))
 
 
 def close_door(folder: str, cluster: str) -> None:
@@ -85,9 +84,7 @@ async def _talk(agent: Agent, reader: asyncio.StreamReader, writer: asyncio.Stre
                 await _write(writer, {"waiting": True})
         await _write(writer, work.result())
     finally:
-        work.cancel()
-        gone.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
+        await end([work, gone])
 
 
 async def _write(writer: asyncio.StreamWriter, line: dict[str, Any]) -> None:

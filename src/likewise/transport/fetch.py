@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import Any
 
 from likewise.errors import NodeError
 from likewise.model.digest import Digest
 from likewise.transport.archives import Archive, Archives, Part
+from likewise.transport.tasks import end, in_thread, within
 
 CHUNK = 4 << 20
 """Bytes of one answer at most."""
@@ -24,9 +25,6 @@ SILENCE = 10.0
 _SMALLEST = 1 << 16
 _FIRST = 1 << 17
 _ATTEMPTS = 3  # without getting any further
-
-
-_T = TypeVar("_T")
 
 
 class SourceFailed(NodeError):
@@ -68,23 +66,11 @@ async def answer(question: Awaitable[Any], seconds: float = SILENCE) -> Any:
         When there is none in time, or the connection is lost.
     """
     try:
-        return await asyncio.wait_for(question, seconds)
-    except (asyncio.TimeoutError, TimeoutError):
+        return await within(seconds, question)
+    except TimeoutError:
         raise SourceFailed(f"There was no answer within {seconds:g} seconds.") from None
     except Exception as error:  # Dask's CommClosedError, or whatever its handler raised there
         raise SourceFailed(f"The connection failed ({error or type(error).__name__}).") from error
-
-
-async def in_thread(function: Callable[..., _T], *arguments: Any) -> _T:
-    """Call a function that blocks. Cancelled, this waits for the function, so that what it uses can then be closed."""
-    call = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    try:
-        return await asyncio.shield(call)
-    except asyncio.CancelledError:
-        await asyncio.wait([call])
-        if not call.cancelled():
-            call.exception()  # seen
-        raise
 
 
 class Fetch:
@@ -175,9 +161,7 @@ class Fetch:
                 data = await pending.popleft()
                 await in_thread(part.append, data)
         finally:
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await end(pending)
 
     async def _read(self, offset: int, size: int, sha256: str, pace: Pace) -> bytes:
         asked = time.monotonic()

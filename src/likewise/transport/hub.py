@@ -8,7 +8,6 @@ asks says what it is at, and hears again what it has missed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections import defaultdict
@@ -22,8 +21,8 @@ from likewise.model.digest import Digest, digest_bytes
 from likewise.node.cache import NodeCache, host_name
 from likewise.transport.agent import POLL, Agent
 from likewise.transport.archives import Archive
-from likewise.transport.fetch import in_thread
 from likewise.transport.receiving import Receiving
+from likewise.transport.tasks import happens, in_thread
 from likewise.transport.tracker import CLIENT, Tracker, Transfer
 
 _GONE = 10.0  # seconds without a question after which a node counts as gone
@@ -132,8 +131,7 @@ class Hub(Agent):
                     transfers = [(n, t.digest, t.source, self._vouched.get(t.digest, "")) for n, t in new]
                     return {"transfers": transfers, "unavailable": lost}
                 member.news.clear()
-                with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-                    await asyncio.wait_for(member.news.wait(), left)
+                await happens(member.news, left)
             return {"over": True}
         finally:
             member.asking -= 1
@@ -203,8 +201,7 @@ class Hub(Agent):
             if data is not None or left <= 0:
                 return data
             self._manifest_news.clear()
-            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-                await asyncio.wait_for(self._manifest_news.wait(), left)
+            await happens(self._manifest_news, left)
 
     # ---- what the client says
 

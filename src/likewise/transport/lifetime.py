@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from likewise.node.cache import NodeCache
 from likewise.node.expiry import leased_clusters
+from likewise.transport.tasks import happens
 
 _LOOK = 1.0  # seconds between two looks at the leases
 _IDLE = 5.0  # seconds without a living lease: a nanny restarts its worker, a worker is followed by the next
@@ -27,8 +28,10 @@ async def until_unleased(cache: NodeCache, cluster: str, over: asyncio.Event) ->
             last = time.monotonic()
         elif over.is_set() or time.monotonic() - last > _IDLE:
             return
-        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(asyncio.sleep(_LOOK) if over.is_set() else over.wait(), _LOOK)
+        if over.is_set():
+            await asyncio.sleep(_LOOK)
+        else:
+            await happens(over, _LOOK)
 
 
 def is_leased(cache: NodeCache, cluster: str) -> bool:

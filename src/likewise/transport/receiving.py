@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections import defaultdict
@@ -15,7 +14,7 @@ from likewise.model.digest import Digest, is_digest
 from likewise.node.cache import host_name
 from likewise.node.disk import disk_error
 from likewise.transport.archives import Archive, Archives, Part
-from likewise.transport.fetch import in_thread
+from likewise.transport.tasks import happens, in_thread
 
 
 class Receiving:
@@ -75,8 +74,7 @@ class Receiving:
             if new or left <= 0:
                 return [{"number": n, "digest": digest, "damaged": digest in self._damaged} for n, digest in new]
             self._news.clear()
-            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+            await happens(self._news, left)
 
     async def put(self, digest: Digest, sha256: Digest, size: int, offset: int, data: bytes) -> dict[str, Any]:
         """Take some bytes of an archive.

@@ -8,7 +8,8 @@ from typing import Any
 from likewise.model.digest import Digest, is_digest
 from likewise.node.unpack import DamagedCopy
 from likewise.transport.archives import Archive, Archives
-from likewise.transport.fetch import CHUNK, in_thread
+from likewise.transport.fetch import CHUNK
+from likewise.transport.tasks import end, in_thread
 
 _ANSWER = 2.0  # seconds after which whoever asks hears how far the packing is
 
@@ -63,10 +64,7 @@ class Serving:
 
     async def close(self) -> None:
         """End what is being packed."""
-        tasks = list(self._packing.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(list(self._packing.values()))
 
     async def _find(self, digest: Digest) -> Archive | None:
         try:

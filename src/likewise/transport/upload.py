@@ -16,7 +16,8 @@ from distributed.security import Security
 from likewise.errors import LikewiseError, NodeError
 from likewise.events import StageAdvanced
 from likewise.model.digest import Digest
-from likewise.transport.fetch import Pace, SourceFailed, answer, in_thread
+from likewise.transport.fetch import Pace, SourceFailed, answer
+from likewise.transport.tasks import end, in_thread
 
 STAGE = "upload"
 """The stage that progress is reported for; its unit is bytes."""
@@ -92,9 +93,7 @@ class Uploader:
                         ) from error
                     await asyncio.sleep(0.5)
         finally:
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            await end(tasks.values())
             pool, self._pool = self._pool, None
             await pool.close()
 
