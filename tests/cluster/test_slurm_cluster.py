@@ -208,7 +208,7 @@ class Client:
             folder.mkdir()
         self.cache.mkdir(mode=0o700)
         self.python = make_user_venv(root / "venv", "numpy", "pandas", "dask-jobqueue")
-        self.wheel = write_wheel(root, {"added.py": "VALUE = 42\n"}, name="added")
+        self.wheel = write_wheel(root, {"added.py": b"VALUE = 42\n"}, name="added")
         plant_tree(root / "mine", "mine", fails=False)
         site = next(root.glob("venv/lib/python3*/site-packages"))
         url = {"url": (root / "mine").as_uri(), "dir_info": {"editable": True}}
@@ -257,7 +257,7 @@ def seen(client: Client, slurm: Slurm) -> dict[str, Any]:
     """What the client saw, and after it: what is left on the nodes."""
     process = client.start(slurm, "script.py")
     try:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=540)
     finally:
         process.kill()
     assert process.returncode == 0, f"{err[-6000:]}\n{client.outputs()[-6000:]}"

@@ -42,7 +42,8 @@ class SGECluster(ReplicaQueue, dask_jobqueue.SGECluster):  # type: ignore[misc]
 
 class LSFCluster(ReplicaQueue, dask_jobqueue.LSFCluster):  # type: ignore[misc]
     __doc__ = ReplicaQueue.describe("LSF", dask_jobqueue.LSFCluster)
-    job_cls = replica_job(dask_jobqueue.lsf.LSFJob)
+    # LSF hands the submitter's variables on, and not all of its versions can be told not to.
+    job_cls = replica_job(dask_jobqueue.lsf.LSFJob, own_variables=("LSF_", "LSB_", "BSUB_", "EGO_", "XLSF_"))
 
 
 class HTCondorCluster(ReplicaQueue, dask_jobqueue.HTCondorCluster):  # type: ignore[misc]

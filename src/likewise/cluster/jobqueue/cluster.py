@@ -232,11 +232,12 @@ class ReplicaQueue(Replica):
     async def _offer(self, prepared: Prepared) -> None:
         """Let jobs that are submitted from now on start in `prepared`. The hub finds its layers in the store."""
         assert self._folder is not None
-        launch = prepared.launch(Path("auto"))
+        launch, bring = prepared.launch(Path("auto")), self._folder.bring
+        kit = await asyncio.to_thread(bring, f"kit-{launch.kit_id[:16]}", Path(launch.kit))
         ours = msgspec.structs.replace(
             launch,
-            script=str(self._folder.bring("bootstrap.sh", Path(launch.script))),
-            kit=str(self._folder.bring(f"kit-{launch.kit_id[:16]}", Path(launch.kit))),
+            script=str(bring("bootstrap.sh", Path(launch.script))),
+            kit=str(kit),
             cluster=self._cluster_id,
             hub=self._hub_address,
             ask=True,
@@ -345,9 +346,10 @@ def _given(kwargs: dict[str, Any], section: str, *names: str, default: Any = Non
     """
     for name in names:
         value = kwargs.pop(name.replace("-", "_"), None)
-        if value is None:
-            value = dask.config.get(f"jobqueue.{section}.{name}", None)
-        if value is not None and value != default and value != []:
+        if value is not None:
+            return value
+        value = dask.config.get(f"jobqueue.{section}.{name}", None)
+        if value not in (None, [], default):
             return value
     return [] if default is None else None
 

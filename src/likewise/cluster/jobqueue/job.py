@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from typing import Any
+import sysconfig
+from typing import Any, ClassVar
 
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
+from likewise.cluster.environ import basic_environ
 from likewise.cluster.jobqueue.script import note_line, note_name
 from likewise.errors import ClusterError
 
@@ -22,6 +25,10 @@ class ReplicaJob:
     *args, name, job_script_prologue, **kwargs
         For dask-jobqueue.
     """
+
+    own_variables: ClassVar[tuple[str, ...] | None] = None
+    """Where the batch system hands all of the submitter's variables on: how the names of its own begin. Its commands
+    then get only these, and what every login session has."""
 
     job_id: str | None
     name: Any
@@ -67,6 +74,14 @@ class ReplicaJob:
                 details={"output": str(error)},
             ) from error
 
+    @classmethod
+    async def _call(cls, cmd: list[str], *, shell: bool = False, **kwargs: Any) -> Any:
+        if cls.own_variables is not None:
+            own = {k: v for k, v in os.environ.items() if k.startswith((*cls.own_variables, "LD_LIBRARY_PATH"))}
+            prefix = {sysconfig.get_path("scripts")}
+            kwargs["env"] = {**basic_environ(os.environ, without=prefix), **own}
+        return await super()._call(cmd, shell=shell, **kwargs)  # type: ignore[misc]
+
     async def close(self) -> None:
         """Cancel the job; harmless when it is over."""
         await super().close()  # type: ignore[misc]
@@ -79,6 +94,7 @@ def _refusal(text: str) -> str:
     return "; ".join(line.strip() for line in said.splitlines() if line.strip()).rstrip(".") + "."
 
 
-def replica_job(job_cls: type) -> type:
-    """dask-jobqueue's `job_cls` with the mixin."""
-    return type(job_cls.__name__, (ReplicaJob, job_cls), {"__module__": __name__, "__doc__": job_cls.__doc__})
+def replica_job(job_cls: type, *, own_variables: tuple[str, ...] | None = None) -> type:
+    """dask-jobqueue's `job_cls` with the mixin; see `ReplicaJob.own_variables`."""
+    members = {"__module__": __name__, "__doc__": job_cls.__doc__, "own_variables": own_variables}
+    return type(job_cls.__name__, (ReplicaJob, job_cls), members)
