@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ import pytest
 from likewise.errors import NodeError, UsageError
 from likewise.model.layer import LayerKind
 from likewise.node.adopt import read_manifests
-from likewise.node.cache import NodeCache, open_cache
+from likewise.node.cache import NodeCache, host_name, open_cache, start_time
 from likewise.node.delta import make_delta
+from likewise.node.expiry import prune
 from likewise.node.materialise import materialise
 from likewise.node.sources import DirectoryStore
 from likewise.node.verify import verify_prefix
@@ -86,6 +89,19 @@ def test_only_a_cluster_has_deltas(cache: NodeCache, store: DirectoryStore) -> N
     """What is no id of a cluster leads nowhere."""
     with pytest.raises(UsageError):
         make_delta(cache, "../../x", MORE, BASE, [store])
+
+
+def test_a_delta_lives_as_long_as_its_cluster(cache: NodeCache, store: DirectoryStore) -> None:
+    """While a process of the cluster lives, delta and layers stay; afterwards they go, the layers by their age."""
+    folder = make_delta(cache, CLUSTER, MORE, BASE, [store])
+    lease = Path(cache.place("leases"), f"{host_name()}.{os.getpid()}")
+    lease.write_text(f"{BASE.id} {start_time(str(os.getpid()))} {CLUSTER}\n")
+    later = time.time() + timedelta(days=30).total_seconds()
+    assert CLUSTER not in prune(cache, now=later).clusters
+    assert os.path.exists(cache.listing(TWO.digest)) and os.path.isdir(folder)
+    lease.unlink()
+    assert CLUSTER in prune(cache, now=later).clusters
+    assert not os.path.exists(folder)
 
 
 def test_prefix_and_delta_are_verified_together(cache: NodeCache, store: DirectoryStore) -> None:

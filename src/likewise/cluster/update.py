@@ -116,7 +116,8 @@ class Update:
         changes = self._classify(self._old.manifest, processes)
         self._refuse(changes)
         forget, stale = self._scheduler_changes(processes)
-        await self._cluster._offer(self._new)
+        if not self._committed:
+            await self._cluster._offer(self._new)
         try:
             for _ in range(_ROUNDS):
                 if self._committed and not self._behind(processes):
@@ -308,7 +309,7 @@ class Update:
 
     async def _roll_back(self) -> None:
         """Stay with the old manifest, as long as nobody runs anything of the new one."""
-        if self._begun:
+        if self._begun or self._base == self._current:
             return
         self._cluster._prepared = self._old
         try:

@@ -68,10 +68,10 @@ def prune(
         sweep(cache)
         pruned = Pruned(
             prefixes=expiry.prefixes(),
-            layers=expiry.layers(),  # after the prefixes, of course
+            clusters=expiry.clusters(),
+            layers=expiry.layers(),  # after prefixes and deltas, of course
             kits=expiry.kits(),
             archives=expiry.archives(),
-            clusters=expiry.clusters(),
         )
         _note(cache)
         return pruned
@@ -221,12 +221,20 @@ class _Expiry:
         removed = []
         for cluster, paths in found.items():
             if cluster in live or _EVERYTHING in live or _is_held(f"{self._cache.place('agents')}/{cluster}.lock"):
+                self._keep_deltas(cluster)
                 continue
             if self._age(max(map(_mtime, paths))) > STARTING.total_seconds():
                 for path in paths:
                     self._remove(path)
                 removed.append(cluster)
         return tuple(sorted(removed))
+
+    def _keep_deltas(self, cluster: str) -> None:
+        """What a delta was made of is kept like what a prefix was made of: it is verified with that."""
+        folder = f"{self._cache.place('deltas')}/{cluster}"
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            manifest = _manifest(f"{folder}/{name}")
+            self._kept.update(_digests(manifest) if manifest else ())
 
     def _remove(self, path: str) -> None:
         hidden = f"{self._cache.place('tmp')}/expired.{os.path.basename(path)}"
