@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import likewise
+from likewise.node.cache import host_name
 from support.nodes import SHELLS, few_tools, real_kit, start
 from support.people import ALICE, MALLORY, Ground, everything, ground
 from support.prefixes import clean_environ
@@ -71,10 +72,11 @@ def test_order_of_places(tmp_path: Path, shell: str) -> None:
 
 @pytest.mark.root
 def test_home_is_the_last_resort(people: Ground) -> None:
-    """Where nothing temporary can be written, the cache lies in the home, in folders made for the user alone."""
+    """Where nothing temporary can be written, the cache lies in the home, in folders made for the user alone, one for
+    each machine that shares the home."""
     done = people.choose(ALICE, TMPDIR="")
-    assert done.stdout == f"{people.home(ALICE)}/.cache/likewise/node\n", done.stderr
-    for name in (".cache", ".cache/likewise", ".cache/likewise/node"):
+    assert done.stdout == f"{people.home(ALICE)}/.cache/likewise/node/{host_name()}\n", done.stderr
+    for name in (".cache", ".cache/likewise", ".cache/likewise/node", f".cache/likewise/node/{host_name()}"):
         assert (people.home(ALICE) / name).stat().st_mode & 0o7777 == 0o700
 
 
@@ -86,7 +88,7 @@ def test_home_may_keep_its_cache_elsewhere(people: Ground) -> None:
     os.chown(disk, ALICE, ALICE)
     (people.home(ALICE) / ".cache").symlink_to(disk)
     done = people.choose(ALICE, TMPDIR="")
-    assert done.stdout == f"{disk}/likewise/node\n", done.stderr
+    assert done.stdout == f"{disk}/likewise/node/{host_name()}\n", done.stderr
 
 
 def test_start_in_a_found_place(tmp_path: Path) -> None:
@@ -246,7 +248,7 @@ def test_what_somebody_else_made_is_passed_over(people: Ground, trap: Callable[[
     touched = trap(people)
     before = everything(touched)
     done = people.start(ALICE, WHERE, HOME=str(people.kept))
-    home = people.kept / ".cache/likewise/node"
+    home = people.kept / ".cache/likewise/node" / host_name()
     assert done.stdout == f"{ALICE} {home}/prefixes/{people.launch().manifest[:16]}\n", done.stderr
     assert done.stderr.startswith(f"likewise: {people.place(ALICE)} ")
     assert "passed over as a place for the cache.\n" in done.stderr
@@ -312,7 +314,7 @@ def test_folders_above_are_looked_at(people: Ground, owner: int, group: int, mod
     os.chown(above, owner, group)
     done = people.choose(ALICE, TMPDIR=str(above / "below"))
     if why:
-        assert done.stdout == f"{people.home(ALICE)}/.cache/likewise/node\n"
+        assert done.stdout == f"{people.home(ALICE)}/.cache/likewise/node/{host_name()}\n"
         assert f"{above}" in done.stderr and why in done.stderr
     else:
         assert (done.stdout, done.stderr) == (f"{above}/below/likewise-{ALICE}\n", "")
@@ -354,7 +356,7 @@ def race(place: Path, target: Path) -> None:
 @pytest.mark.root
 def test_races_are_lost_by_the_attacker(people: Ground) -> None:
     """While somebody makes and removes links and folders of that name all the time, only the user's own is used."""
-    target = people.shared / "target"
+    target, in_home = people.shared / "target", people.home(ALICE) / ".cache/likewise/node" / host_name()
     target.mkdir()
     target.chmod(0o777)
     os.chown(target, MALLORY, MALLORY)
@@ -371,7 +373,9 @@ def test_races_are_lost_by_the_attacker(people: Ground) -> None:
         for _ in range(12):
             done = people.choose(ALICE)
             place = Path(done.stdout.rstrip("\n"))
-            assert place in (people.place(ALICE), people.home(ALICE) / ".cache/likewise/node"), done.stderr
+            assert place in (people.place(ALICE), people.home(ALICE) / ".cache/likewise/node" / host_name()), (
+                done.stderr
+            )
             found = place.lstat()
             assert (found.st_uid, found.st_mode) == (ALICE, 0o40700)
             shutil.rmtree(place)

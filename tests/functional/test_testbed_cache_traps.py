@@ -82,7 +82,7 @@ def test_what_is_in_the_way_is_passed_over(host: Host, trap: str) -> None:
     lay(host, IN_THE_WAY[trap])
     watched = Watched(host, place(host), "/tmp/own", PRECIOUS)
     done = bootstrap(host, "place")
-    assert done.stdout.decode() == f"{HOME_CACHE}\n", done.stderr.decode()
+    assert done.stdout.decode() == f"{HOME_CACHE}/{host.name}\n", done.stderr.decode()
     assert place(host) in done.stderr.decode()
     assert "passed over" in done.stderr.decode()
     assert watched.differences() == {}
@@ -110,7 +110,7 @@ def test_a_cache_with_everything_exchanged_is_not_run(host: Host) -> None:
     host.run(f": > {EVIDENCE}")
     watched = Watched(host, place_there, PRECIOUS)
     done = bootstrap(host, "start", "-c", "import sys; print(sys.prefix)")
-    assert done.stdout.decode().startswith(f"{HOME_CACHE}/prefixes/"), done.stderr.decode()
+    assert done.stdout.decode().startswith(f"{HOME_CACHE}/{host.name}/prefixes/"), done.stderr.decode()
     assert evidence(host) == ""
     assert watched.differences() == {}
 

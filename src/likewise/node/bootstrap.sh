@@ -213,7 +213,9 @@ choose() {
         if [ "$_lw_place" = home ]; then
             case ${HOME:-} in /*) ;; *) continue ;; esac
             [ -d "$HOME/.cache" ] || (umask 077; mkdir "$HOME/.cache") 2>/dev/null
-            try "$HOME/.cache" likewise node && return
+            # Many machines may share a home; what keeps their processes apart in one cache does not work across
+            # machines (sockets, and on many file systems locks).
+            try "$HOME/.cache" likewise node "$_lw_host" && return
         else
             try "$_lw_place" "likewise-$_lw_uid" && return
         fi
@@ -226,6 +228,8 @@ short() {
     _lw_short=${_lw_manifest%"${_lw_manifest#????????????????}"}
 }
 short
+_lw_host=localhost
+[ -r /proc/sys/kernel/hostname ] && read -r _lw_host < /proc/sys/kernel/hostname
 if [ "$_lw_cache" = auto ]; then
     choose
 else
@@ -405,8 +409,6 @@ prune_sometimes() {
 # The lease comes before the look for the prefix, so that expiry either sees it or has removed the prefix before. The
 # process id survives exec; with its start time nobody can be taken for it later.
 lease() {
-    _lw_host=localhost
-    [ -r /proc/sys/kernel/hostname ] && read -r _lw_host < /proc/sys/kernel/hostname
     _lw_stat=''
     [ -r "/proc/$$/stat" ] && read -r _lw_stat < "/proc/$$/stat"
     set -f
