@@ -61,8 +61,8 @@ def poison(host: Host, folder: str) -> None:
     """Let a copy of somebody's cache in `folder` become the hostile user's, with every program and module exchanged."""
     for path in _walk(host.root / folder.lstrip("/")):
         mode = path.lstat().st_mode
-        if stat.S_ISREG(mode) and (mode & 0o111 or path.suffix == ".py"):
-            path.write_text(PROGRAM if mode & 0o111 else MODULE)
+        if stat.S_ISREG(mode) and (mode & 0o111 or path.suffix in (".py", ".sh")):
+            path.write_text(MODULE if path.suffix == ".py" else PROGRAM)
     host.run(f"chmod -R go+rwX {folder}; chown -hR {HOSTILE}: {folder}")
 
 
