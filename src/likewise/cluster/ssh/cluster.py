@@ -35,7 +35,7 @@ from likewise.sync import Prepared
 
 _END_TRIES = 20
 _END_POLL = 0.1  # seconds
-_END_ANSWER = 10.0  # seconds in which a host that is there answers
+_END_ANSWER = 5.0  # seconds in which a host that is there answers
 
 
 class SSHCluster(Replica, NodeCluster):

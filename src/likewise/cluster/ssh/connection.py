@@ -166,17 +166,12 @@ class Host:
             with suppress(Exception):
                 await asyncio.wait_for(connection.wait_closed(), 2)
 
-    def abort(self) -> None:
-        """Drop the connections at once."""
-        for connection in self._connections:
-            connection.abort()
-
 
 class Connections:
     """All hosts of one cluster; jump hosts are shared."""
 
     def __init__(self) -> None:
-        self._hosts: dict[tuple[str, str], Host] = {}
+        self._hosts: dict[tuple[str, str, str], Host] = {}
         self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def host(self, name: str, options: Mapping[str, Any], through: Host | None = None) -> Host:
@@ -187,7 +182,7 @@ class Connections:
         ClusterError, UsageError
             When that fails: where it is, what is wrong, what to do.
         """
-        key = (through.name if through else "", name)
+        key = (through.name if through else "", name, repr(sorted(options.items(), key=str)))
         if key not in self._hosts:
             self._hosts[key] = Host(name, lambda: self._connect(name, options, through))
         await self._hosts[key].open()
@@ -212,20 +207,10 @@ class Connections:
             raise login_error(name, route, error, keys, asyncssh) from error
 
     async def close(self) -> None:
-        """Log out everywhere, from the hosts before the jump hosts."""
-        hosts = list(self._hosts.items())
+        """Log out everywhere."""
+        hosts = list(self._hosts.values())
         self._hosts.clear()
-        await asyncio.gather(*(host.close() for (through, _), host in hosts if through or not self._is_jump(host)))
-        for _, host in hosts:
-            await host.close()
-
-    def _is_jump(self, host: Host) -> bool:
-        return any(through == host.name for through, _ in self._hosts)
-
-    def abort(self) -> None:
-        """Drop all connections at once."""
-        for host in self._hosts.values():
-            host.abort()
+        await asyncio.gather(*(host.close() for host in hosts))
 
 
 class HostKeys:
