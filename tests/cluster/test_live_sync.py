@@ -92,7 +92,7 @@ def slow(seconds):
 
 def changed(cluster, client):
     (data,) = client.scatter([list(range(100))])
-    seen["loaded before"] = [client.submit(value_of, "changing", pure=False, workers=[a]).result() for a in workers(client)]
+    seen["loaded before"] = list(client.run(value_of, "changing").values())
     before, scheduler = pids(client), client.run_on_scheduler(os.getpid)
     running = client.submit(slow, 3, pure=False)
     waiting = client.map(slow, [0.1] * 8, pure=False)
@@ -112,9 +112,6 @@ def changed(cluster, client):
     importlib.reload(loose)
     seen["loose"] = [client.submit(loose.double, 2).result(), client.submit(loose.triple, 2).result()]
     seen["changed problems"] = problems(cluster)
-
-def workers(client):
-    return list(client.scheduler_info(n_workers=-1)["workers"])
 
 def probed(cluster, client):
     def look():
@@ -149,7 +146,8 @@ def failing(cluster, client):
     except LikewiseError as error:
         seen["failed"] = str(error)
     stages.publish = publish
-    seen["usable"] = client.submit(value_of, "plain", pure=False).result(), before == pids(client), cluster.environment.id == old
+    same = before == pids(client), cluster.environment.id == old
+    seen["usable"] = [client.submit(value_of, "plain", pure=False).result(), *same]
     seen["after failing"] = synced(cluster)["changed"]
     seen["after failing value"] = list(client.run(value_of, "plain").values())
 
@@ -232,7 +230,7 @@ def test_only_what_was_added_travels(seen: dict[str, Any]) -> None:
 
 
 def test_every_process_has_what_was_added(seen: dict[str, Any]) -> None:
-    """Workers, scheduler and children import it, its metadata is found, its scripts run, functions of it can be sent."""
+    """Workers, scheduler and children import it, with its metadata; its scripts run, and its functions can be sent."""
     assert seen["imported"] == [1, 1] and seen["on the scheduler"] == 1
     assert seen["versions"] == ["1.0", "1.0"]
     assert seen["by reference"] == 42
