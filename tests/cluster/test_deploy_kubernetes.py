@@ -49,10 +49,20 @@ def with_image(deployers: Deployers, bundle: Path) -> dict[str, Any]:  # noqa: F
     return objects(deployers, bundle, IMAGE)
 
 
-def problems(deployers: Deployers, made: dict[str, Any]) -> list[str]:  # noqa: F811
-    """What an API server would say against them."""
-    found: list[str] = json.loads(ask(deployers.servers, SUPPORT / "deploy_validate.py", given=json.dumps(made)))
+def problems(deployers: Deployers, *cases: dict[str, Any]) -> list[list[str]]:  # noqa: F811
+    """What an API server would say against each of them."""
+    found: list[list[str]] = json.loads(ask(deployers.servers, SUPPORT / "deploy_validate.py", given=json.dumps(cases)))
     return found
+
+
+def misspelt(made: dict[str, Any], *path: str | int) -> dict[str, Any]:
+    """A copy with a field of the first init container's misspelt, in the pod at `path`."""
+    wrong = copy.deepcopy(made)
+    pod: Any = wrong
+    for step in path:
+        pod = pod[step]
+    pod["initContainers"][0]["volumemounts"] = pod["initContainers"][0].pop("volumeMounts")
+    return wrong
 
 
 def test_descriptions_are_valid_and_mistakes_are_noticed(
@@ -62,15 +72,11 @@ def test_descriptions_are_valid_and_mistakes_are_noticed(
 ) -> None:
     """The operator and Kubernetes take an image and a volume claim with the bundle, and refuse a misspelt field."""
     made = objects(deployers, bundle)
-    assert problems(deployers, with_image) == []
-    assert problems(deployers, made) == []
-    for path in (("cluster", "spec", "worker", "spec"), ("objects", 0, "spec", "template", "spec")):
-        wrong = copy.deepcopy(made)
-        pod: Any = wrong
-        for step in path:
-            pod = pod[step]
-        pod["initContainers"][0]["volumemounts"] = pod["initContainers"][0].pop("volumeMounts")
-        assert any("volumemounts" in problem for problem in problems(deployers, wrong)), path
+    in_cluster = misspelt(made, "cluster", "spec", "worker", "spec")
+    in_deployment = misspelt(made, "objects", 0, "spec", "template", "spec")
+    image, claim, *wrong = problems(deployers, with_image, made, in_cluster, in_deployment)
+    assert image == claim == []
+    assert all(any("volumemounts" in problem for problem in some) for some in wrong)
 
 
 def test_pods_without_python_run_the_replica(

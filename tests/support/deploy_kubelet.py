@@ -5,8 +5,8 @@
 
 Run by the servers' Python in namespaces of its own. A container gets the mounts, variables, command and arguments of
 its description, in a mount namespace without the hidden folders, with the only programs that the image is said to
-have. Init containers run to their end first. A container with an HTTP probe is ready when the probe says so. The client
-runs when every pod is; prints one JSON document about it.
+have, and runs as nobody. Init containers run to their end first; a container with an HTTP probe is ready when the probe
+says so. The client runs when every pod is. Prints one JSON document about it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 from deploy_cloud import few_tools
 
 TOOLS = ("sh", "tar", "gzip", "mkdir", "mv", "rm", "cp")
+_NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups"  # as clusters that allow no root containers demand
 
 
 class Kubelet:
@@ -52,6 +53,7 @@ class Kubelet:
 
     def _start(self, name: str, pod: dict[str, Any], container: dict[str, Any]) -> subprocess.Popen[bytes]:
         mounts = [f"mount -t tmpfs -o mode=755 none {folder}" for folder in (*self._hide, "/opt")]
+        mounts += [f"mkdir /opt/tools; mount --bind {self._tools} /opt/tools"]
         if container["name"] == "likewise-bundle":
             mounts += [f"mkdir /opt/bundle; mount --bind {self._bundle} /opt/bundle"]
         for mount in container.get("volumeMounts", ()):
@@ -62,12 +64,10 @@ class Kubelet:
         words = [expand(word, variables) for word in (*container["command"], *container.get("args", ()))]
         log = self._folder / f"{name}-{container['name']}.log"
         settings = [f"{key}={value}" for key, value in variables.items()]
+        script = "\n".join([*mounts, "cd /", f'exec {_NOBODY} env -i "$@"'])
+        command = ["unshare", "--mount", "sh", "-ec", script, "container", "PATH=/opt/tools", *settings, *words]
         with log.open("wb") as out:
-            return subprocess.Popen(
-                ["unshare", "--mount", "sh", "-ec", "\n".join([*mounts, 'cd /; exec env -i "$@"']), "container",
-                 f"PATH={self._tools}", *settings, *words],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            )  # fmt: skip
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def _volume(self, name: str, pod: dict[str, Any], volume: str) -> Path:
         [_] = [known for known in pod["volumes"] if known["name"] == volume and "emptyDir" in known]

@@ -1,9 +1,9 @@
 """Whether a Kubernetes API server would take these objects, without one; run by the servers' Python.
 
-    python deploy_validate.py < objects.json
+    python deploy_validate.py < cases.json
 
 The ``DaskCluster`` is checked against the operator's own definition (whose pod templates are Kubernetes' own), the
-others against Kubernetes' schemas, all of them strictly: a field that does not exist is a problem. Prints the problems.
+others against Kubernetes' schemas, all of them strictly: a field that does not exist is a problem. Prints the problems of each case.
 """
 
 from __future__ import annotations
@@ -24,15 +24,19 @@ SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
 
 
 def main() -> None:
-    """Print a list of problems as JSON."""
-    given = json.load(sys.stdin)
-    problems = cluster_problems(given["cluster"], Path(given["definitions"]))
-    for item in given["objects"]:
+    """Print the problems of each case as JSON."""
+    print(json.dumps([case_problems(case) for case in json.load(sys.stdin)]))
+
+
+def case_problems(case: dict[str, Any]) -> list[str]:
+    """The problems of one cluster, and of what the operator makes of it."""
+    problems = cluster_problems(case["cluster"], Path(case["definitions"]))
+    for item in case["objects"]:
         try:
             kubernetes_validate.validate(item, latest_version(), strict=True)
         except kubernetes_validate.ValidationError as error:
             problems.append(f"{item['kind']} {item['metadata']['name']}: {error.message}")
-    print(json.dumps(problems))
+    return problems
 
 
 def cluster_problems(cluster: dict[str, Any], definitions: Path) -> list[str]:
