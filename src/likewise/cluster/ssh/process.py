@@ -100,7 +100,7 @@ class SSHProcess(NodeProcess):
     def _feed(self, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
-            if line.startswith(_SESSION):
+            if line.startswith(_SESSION) and not self.session:  # the first line; later ones are what tasks print
                 self.session = int(line.removeprefix(_SESSION))
             elif not self._heard(line):
                 self.output.feed(line + b"\n")
