@@ -249,15 +249,7 @@ def command_prefix(
     LikewiseError
         Without `files`, as `bootstrap_files`.
     """
-    if cluster and not re.fullmatch("[0-9a-f]{16}", cluster):
-        raise UsageError(f"{cluster!r} is no cluster's id.", where="cluster", todo="Give 16 hexadecimal digits.")
-    store = _place(store, "store", url=True)
-    if is_url(store) and not script:
-        raise UsageError(
-            "A shell can't run a script from a web server.",
-            where="script",
-            todo=f"Fetch {SCRIPT} from the store onto the node, and give its path there as script.",
-        )
+    places = check_places(store=store, script=script, kit=kit, cache=cache, cluster=cluster)
     if files is None:
         with bootstrap_files(
             ignore=ignore, only=only, strict=strict, fail_on=fail_on, python=python, reporter=reporter
@@ -272,11 +264,11 @@ def command_prefix(
     else:
         bundle = _bundle(files)
     launch = Launch(
-        script=_place(script, "script") if script else f"{store}/{SCRIPT}",
-        cache=cache if cache == "auto" else _place(cache, "cache"),
-        store=store,
+        script=places["script"] or f"{places['store']}/{SCRIPT}",
+        cache=places["cache"],
+        store=places["store"],
         manifest=bundle.manifest,
-        kit=_place(kit, "kit", url=True) if kit else f"{store}/{bundle.kit}",
+        kit=places["kit"] or f"{places['store']}/{bundle.kit}",
         kit_id=bundle.kit_id,
         kit_sha256=bundle.kit_sha256,
         ask=ask,
@@ -286,6 +278,32 @@ def command_prefix(
         need_files=bundle.need_files if cache == "auto" else 0,
     )
     return CommandPrefix(launch.argv())
+
+
+def check_places(
+    *, store: str, script: str = "", kit: str = "", cache: str = "auto", cluster: str = ""
+) -> dict[str, str]:
+    """The places that `command_prefix` is given, as a node can use them; before anything is prepared.
+
+    Raises
+    ------
+    UsageError
+        As `command_prefix`.
+    """
+    if cluster and not re.fullmatch("[0-9a-f]{16}", cluster):
+        raise UsageError(f"{cluster!r} is no cluster's id.", where="cluster", todo="Give 16 hexadecimal digits.")
+    if is_url(store) and not script:
+        raise UsageError(
+            "A shell can't run a script from a web server.",
+            where="script",
+            todo=f"Fetch {SCRIPT} from the store onto the node, and give its path there as script.",
+        )
+    return {
+        "store": _place(store, "store", url=True),
+        "script": _place(script, "script") if script else "",
+        "kit": _place(kit, "kit", url=True) if kit else "",
+        "cache": cache if cache == "auto" else _place(cache, "cache"),
+    }
 
 
 def read_bundle(folder: str | os.PathLike[str]) -> Bundle:

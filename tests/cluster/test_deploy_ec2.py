@@ -28,7 +28,7 @@ def run_in_cloud(deployers: Deployers, folder: Path, *client: str | Path) -> dic
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=420,
         check=False,
     )
     logs = "\n".join(f"== {log}\n{log.read_text()[-3000:]}" for log in sorted(folder.rglob("*.log")))

@@ -23,7 +23,7 @@ def ask(*argv: str | Path, given: str) -> str:
     """What a program prints that is given something on its standard input."""
     done = subprocess.run(
         [str(word) for word in argv],
-        input=given, env=clean_environ(), capture_output=True, text=True, timeout=240, check=False,
+        input=given, env=clean_environ(), capture_output=True, text=True, timeout=420, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-6000:]
     return done.stdout

@@ -65,7 +65,7 @@ class Deployers(msgspec.Struct, frozen=True):
         base = self.python.resolve().parents[1]
         return [*self.prefixes, *([] if base == Path("/usr") else [base])]
 
-    def run(self, *argv: str | Path, timeout: float = 240, cwd: Path | None = None, **environ: str) -> str:
+    def run(self, *argv: str | Path, timeout: float = 420, cwd: Path | None = None, **environ: str) -> str:
         """Run the user's Python; what it prints on stdout."""
         done = subprocess.run(
             [str(self.python), *map(str, argv)],

@@ -40,7 +40,7 @@ class Kubelet:
     def run(self, name: str, pod: dict[str, Any]) -> None:
         """Run the init containers to their end, then start the others, and wait until they are ready."""
         for container in pod.get("initContainers", ()):
-            code = self._start(name, pod, container).wait(120)
+            code = self._start(name, pod, container).wait(240)
             assert code == 0, f"{name}/{container['name']} exited {code}"
             self.steps.append(f"{name}/{container['name']}")
         for container in pod["containers"]:

@@ -3,7 +3,8 @@
     python deploy_validate.py < cases.json
 
 The ``DaskCluster`` is checked against the operator's own definition (whose pod templates are Kubernetes' own), the
-others against Kubernetes' schemas, all of them strictly: a field that does not exist is a problem. Prints the problems of each case.
+others against Kubernetes' schemas, all of them strictly: a field that does not exist is a problem. Prints the problems
+of each case.
 """
 
 from __future__ import annotations

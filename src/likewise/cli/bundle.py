@@ -44,9 +44,10 @@ def command(
 
     Append "-m distributed.cli.dask_worker …" to it wherever a deployer starts a worker.
     """
-    from likewise.deploy import bootstrap_files, command_prefix
+    from likewise.deploy import bootstrap_files, check_places, command_prefix
 
     place = store or str(folder.expanduser().absolute())
+    check_places(store=place, script=script, cache=cache)
     with as_session(), console_reporter(quiet=quiet) as reporter:
         with bootstrap_files(strict=strict, ignore=ignore, only=only, reporter=reporter) as files:
             prefix = command_prefix(store=place, files=files, script=script, cache=cache, ask=ask)
