@@ -86,7 +86,7 @@ class Agent:
         """End it by a signal, and wait."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        self.process.wait(20)
+        self.process.wait(60)
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe
             pipe.close()
@@ -201,7 +201,7 @@ def new_cluster() -> str:
     return secrets.token_hex(8)
 
 
-def until(condition: Callable[[], T], seconds: float = 20) -> T:
+def until(condition: Callable[[], T], seconds: float = 60) -> T:
     """Wait until a condition holds; its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -17,7 +17,7 @@ from likewise.transport.tasks import happens
 
 _LOOK = 1.0  # seconds between two looks at the leases
 _IDLE = 5.0  # seconds without a living lease: a nanny restarts its worker, a worker is followed by the next
-_LOCK = 8.0  # seconds to wait for an agent that is just ending
+_LOCK = 4.0  # seconds to wait for an agent that is just ending
 
 
 async def until_unleased(cache: NodeCache, cluster: str, over: asyncio.Event) -> None:
