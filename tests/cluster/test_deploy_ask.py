@@ -52,11 +52,8 @@ def test_workers_that_ask_run_what_is_current(deployers: Deployers, tmp_path: Pa
     worker = ["-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard", "--name"]
     with ExitStack() as ends:
         preload = ["--preload", "likewise.cluster.scheduler_side"]
-        ends.enter_context(
-            running(
-                [*first["prefix"], *scheduler, *preload], tmp_path / "scheduler.log", ready=listens(port), seconds=240
-            )
-        )
+        argv = [*tells, *scheduler, *preload]
+        ends.enter_context(running(argv, tmp_path / "scheduler.log", ready=listens(port), seconds=240))
         client(deployers, address, second["manifest"])
         for name, prefix in (("old", tells), ("new", asks)):
             ends.enter_context(running([*prefix, *worker, name], tmp_path / f"{name}.log", ready=lambda: True))
