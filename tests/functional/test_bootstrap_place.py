@@ -189,6 +189,12 @@ def planted_folder(people: Ground) -> Path:
     return people.place(ALICE)
 
 
+def planted_private_folder(people: Ground) -> Path:
+    plant(people, people.place(ALICE), MALLORY)
+    people.place(ALICE).chmod(0o755)
+    return people.place(ALICE)
+
+
 def planted_link(people: Ground) -> Path:
     target = people.shared / "nice"
     plant(people, target, MALLORY)
@@ -235,6 +241,7 @@ def dangling_link(people: Ground) -> Path:
     "trap",
     [
         planted_folder,
+        planted_private_folder,
         planted_link,
         planted_link_to_her_own,
         planted_in_her_open_folder,
@@ -370,7 +377,7 @@ def test_races_are_lost_by_the_attacker(people: Ground) -> None:
         finally:
             os._exit(1)
     try:
-        for _ in range(12):
+        for _ in range(6):
             done = people.choose(ALICE)
             place = Path(done.stdout.rstrip("\n"))
             assert place in (people.place(ALICE), in_home), done.stderr
