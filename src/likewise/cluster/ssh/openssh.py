@@ -13,8 +13,10 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,20 +90,18 @@ async def _ask_openssh(program: str, host: str, options: Mapping[str, Any], conf
     argv += ["-F", "none" if config is None else os.path.expanduser(config)] if config != () else []
     argv += ["-l", str(options["username"])] if options.get("username") else []
     argv += ["-p", str(options["port"])] if options.get("port") else []
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        *("--", host),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, said = await process.communicate()
-    if process.returncode != 0:
-        words = said.decode("utf-8", "replace").strip() or f"exit code {process.returncode}"
+    # In a thread: the event loop that Dask uses on Windows starts no programs.
+    done = await asyncio.get_running_loop().run_in_executor(None, partial(_run, [*argv, "--", host]))
+    if done.returncode != 0:
+        words = done.stderr.decode("utf-8", "replace").strip() or f"exit code {done.returncode}"
         raise UsageError(
             f"OpenSSH's configuration can't be used: {words}.", where=host, todo=f"Try `ssh -G {host}` in a terminal."
         )
-    return out.decode("utf-8", "replace")
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def parse_settings(text: str) -> dict[str, list[str]]:
