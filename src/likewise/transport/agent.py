@@ -125,11 +125,28 @@ class Agent:
         return await asyncio.shield(wish)
 
     async def manifest(self, manifest_id: Digest) -> bytes:
-        """The manifest, as soon as the hub has it. From then on the layers that this cache lacks are fetched."""
+        """The manifest, as soon as the hub has it. From then on the layers that this cache lacks are fetched.
+
+        Raises
+        ------
+        FileNotFoundError
+            When the hub does not get it within a minute.
+        NodeError
+            When the hub can't be reached for as long.
+        """
+        deadline = time.monotonic() + _UNREACHABLE
         while manifest_id not in self._manifests:
-            data = await self.tell("manifest", manifest_id=manifest_id, seconds=POLL + 5)
+            try:
+                data = await self.tell("manifest", manifest_id=manifest_id, seconds=POLL + 5)
+            except NodeError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(1.0)
+                continue
             if data is not None and digest_bytes(bytes(data)) == manifest_id:
                 self._manifests[manifest_id] = bytes(data)
+            elif time.monotonic() > deadline:
+                raise FileNotFoundError(f"The cluster has no manifest {manifest_id[:12]}.")
         data = self._manifests[manifest_id]
         self._begin(self._prefetch(decode_manifest(data, manifest_id)))
         return data
@@ -244,6 +261,11 @@ class Agent:
 
     async def _receive(self, fetch: Fetch, digest: Digest, sha256: str) -> Archive:
         part = await fetch.run()
+        if part is None:
+            archive = await in_thread(self.archives.find, digest)
+            if archive is None:
+                raise SourceFailed("It came from elsewhere, and was removed at once.")
+            return archive
         try:
             if part.whole.sha256 != sha256:  # nobody vouches for it: it is read through before others get it
                 await self._report("received", digest=digest)

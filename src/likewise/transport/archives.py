@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 from collections.abc import Iterable
 
@@ -46,20 +47,21 @@ class Part:
         """The archive as it lies there until `publish`."""
         self.size = 0
         self._hash = hashlib.sha256()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        # a file object, since it closes itself when whoever asked for it is cancelled before getting it
+        self._file = io.FileIO(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+")
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            while block := os.read(self._fd, BLOCK):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while block := self._file.read(BLOCK):
                 self._hash.update(block)
                 self.size += len(block)
             check_space(os.path.dirname(path), size=max(0, whole.size - self.size), files=0)
         except BaseException:
-            os.close(self._fd)
+            self._file.close()
             raise
 
     def append(self, data: bytes) -> None:
         """The next bytes of the archive."""
-        write_all(self._fd, data)
+        write_all(self._file.fileno(), data)
         self._hash.update(data)
         self.size += len(data)
 
@@ -79,7 +81,7 @@ class Part:
 
     def close(self) -> None:
         """Keep what was received for another time."""
-        os.close(self._fd)
+        self._file.close()
 
 
 class Archives:

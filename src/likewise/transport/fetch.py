@@ -92,8 +92,10 @@ class Fetch:
         self.received = 0
         """Bytes that came, useful or not."""
 
-    async def run(self) -> Part:
+    async def run(self) -> Part | None:
         """Receive the archive. It is then the announced one, and not checked any further; the caller closes it.
+
+        None: while this waited for another transfer of the same archive into the same cache, that one was finished.
 
         Raises
         ------
@@ -105,6 +107,8 @@ class Fetch:
         """
         info = await self._info()
         part = await self._part(Digest(info["sha256"]), int(info["size"]))
+        if part is None:
+            return None
         try:
             await self._persist(part)
             if not part.is_announced():
@@ -115,12 +119,14 @@ class Fetch:
             raise
         return part
 
-    async def _part(self, sha256: Digest, size: int) -> Part:
+    async def _part(self, sha256: Digest, size: int) -> Part | None:
         while True:
             try:
                 return await in_thread(self._archives.receive, self._digest, sha256, size)
-            except BlockingIOError:  # the agent of another cluster receives the same archive into the same cache
+            except BlockingIOError:  # the agent of another cluster, say, receives the same archive
                 await asyncio.sleep(0.2)
+            if await in_thread(self._archives.find, self._digest):
+                return None
 
     async def _info(self) -> dict[str, Any]:
         """The source may first have to pack the archive; as long as it gets on with that, it is waited for."""

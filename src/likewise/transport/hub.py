@@ -86,9 +86,10 @@ class Hub(Agent):
 
     async def hub_hello(self, node: str, name: str, have: list[Digest]) -> str:
         """A node is here and has these layers. Returns the hub's own address, which the node may know by another."""
-        member = self._members.get(node)
-        if member is None or node != self.address:
-            member = self._members[node] = _Member(name)
+        known = self._members.get(node)
+        member = known if known and node == self.address else _Member(name)
+        member.bytes = known.bytes if known else member.bytes
+        self._members[node] = member
         member.have.update(have)
         self._tracker.joined(node, have)
         self._assign()

@@ -82,7 +82,8 @@ class Receiving:
         Returns
         -------
         dict
-            ``offset``: how much of it is here; ``done``: whether it is finished, or not wanted (any more);
+            ``offset``: how much of it is here; ``done``: whether it is finished, or not wanted (any more); or
+            ``busy``: it comes into this cache from elsewhere, too, and is to be asked for again soon;
             ``error``: a NodeError as a mapping, when this machine can't keep it.
         """
         if not is_digest(sha256):
@@ -90,9 +91,12 @@ class Receiving:
         async with self._locks[digest]:
             try:
                 return await self._put(digest, sha256, size, offset, data)
-            except BlockingIOError:  # another hub receives it into the same cache: what it got can be taken over later
-                await asyncio.sleep(0.5)
-                return {"offset": offset, "done": False}
+            except BlockingIOError:  # the hub of another cluster receives the same archive into the same cache
+                archive = await in_thread(self._archives.find, digest)
+                if archive is None:
+                    return {"busy": True}
+                self._finish(archive)
+                return {"offset": size, "done": True}
             except (OSError, NodeError) as error:
                 if isinstance(error, OSError):
                     error = disk_error(error, f"{host_name()}, in {self._archives.folder}")
@@ -115,14 +119,16 @@ class Receiving:
             return {"offset": part.size, "done": False}
         announced = part.is_announced()
         if announced:
-            archive = part.publish()
-            self._wanted.pop(digest)
-            self._damaged.discard(digest)
-            self._arrived(archive)
+            self._finish(part.publish())
         else:
             part.discard()
         self._drop(digest)
         return {"offset": size if announced else 0, "done": announced}
+
+    def _finish(self, archive: Archive) -> None:
+        self._wanted.pop(archive.digest, None)
+        self._damaged.discard(archive.digest)
+        self._arrived(archive)
 
     def refuse(self, digest: Digest) -> None:
         """The client can't give this layer."""

@@ -68,7 +68,6 @@ class Uploader:
         self._manifest = manifest
         self._pool: Any = None
         self._said = time.monotonic()
-        self._error: LikewiseError | None = None
 
     async def run(self) -> None:
         """Upload what the hub asks for until this is cancelled.
@@ -160,6 +159,10 @@ class Uploader:
             if "error" in answered:
                 error = answered["error"]
                 raise NodeError(error["what"], where=error["where"], todo=error["todo"], details=error["details"])
+            if "busy" in answered:
+                await asyncio.sleep(0.5)
+                data = b""
+                continue
             if data:
                 pace.took(time.monotonic() - asked)
                 self.sent[digest] = self.sent.get(digest, 0) + len(data)
@@ -172,8 +175,9 @@ class Uploader:
                 return  # the file is shorter than it was: the hub asks again
 
     async def _call(self, operation: str, *, seconds: float = 10.0, **what: Any) -> Any:
-        if self._pool is None:
-            self._pool = await ConnectionPool(connection_args=self._arguments, timeout=10)
+        if self._pool is None:  # it does not run
+            async with ConnectionPool(connection_args=self._arguments, timeout=10) as pool:
+                return await answer(getattr(pool(self.hub_address), f"hub_{operation}")(**what), seconds)
         said = await answer(getattr(self._pool(self.hub_address), f"hub_{operation}")(**what), seconds)
         self._said = time.monotonic()
         return said
