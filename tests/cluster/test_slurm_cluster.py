@@ -159,6 +159,7 @@ if __name__ == "__main__":
     seen["folder left"] = os.path.exists(folder)
     seen["no python"] = fail(package_sync=False)
     seen["prologue"] = fail(package_sync=False, job_script_prologue=["echo the module is missing >&2; exit 3"])
+    seen["killed"] = fail(package_sync=False, job_script_prologue=["kill -9 $$"])
     try:
         SLURMCluster(1, **{**OPTIONS, "job_extra_directives": ["--partition=nowhere"]})
     except Exception as error:
@@ -360,6 +361,11 @@ def test_failed_jobs_tell_why(seen: dict[str, Any], client: Client) -> None:
     assert "python: No such file" in message
     node, message = seen["prologue"]
     assert message.startswith("The job ") and "(exit code 3)" in message and "the module is missing" in message
+
+
+def test_a_job_that_cannot_tell(seen: dict[str, Any]) -> None:
+    """A job that ends without a word (killed, or on a node that sees no shared folder) is missed, and told of."""
+    assert "is over, and its worker has not joined" in seen["killed"][1]
 
 
 def test_a_refused_job(seen: dict[str, Any]) -> None:

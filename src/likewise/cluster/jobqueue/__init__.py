@@ -5,6 +5,7 @@ One mixin serves all of them. The real thing is tested with SLURM; of the others
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -23,9 +24,15 @@ from likewise.cluster.jobqueue.job import replica_job
 __all__ = ["HTCondorCluster", "LSFCluster", "OARCluster", "PBSCluster", "SGECluster", "SLURMCluster"]
 
 
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0  # Windows has no SLURM either
+
+
 class SLURMCluster(ReplicaQueue, dask_jobqueue.SLURMCluster):  # type: ignore[misc]
     __doc__ = ReplicaQueue.describe("SLURM", dask_jobqueue.SLURMCluster)
-    job_cls = replica_job(dask_jobqueue.slurm.SLURMJob)
+    job_cls = replica_job(
+        dask_jobqueue.slurm.SLURMJob, queue_command=("squeue", "--noheader", "--format=%A", f"--user={_user()}")
+    )
     # Without it, SLURM hands all of the submitter's variables on, his PATH and his tokens among them.
     added_directives: ClassVar[Mapping[str, str]] = {"--export": "NONE"}
 

@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 import os
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ from likewise.cluster.process import failure_of
 from likewise.cluster.replace import addresses_of, members
 from likewise.cluster.replica import PackageSync, Replica
 from likewise.cluster.scheduler_side import install
-from likewise.errors import LikewiseError, UsageError
+from likewise.errors import ClusterError, LikewiseError, UsageError
 from likewise.events import Notice, Reporter
 from likewise.settings import resolve_settings
 from likewise.stages import Stages
@@ -45,6 +46,7 @@ DEATH_TIMEOUT = 300
 
 _CONFIGURATION = frozenset(dask_environ(""))
 _LOOK = 1.0  # seconds between looks for what failed jobs have to tell
+_LOOK_AT_QUEUE = 5.0  # seconds between looks into the queue, while there are jobs whose worker has not joined
 _CLUSTER_ARGUMENTS = frozenset(inspect.signature(JobQueueCluster.__init__).parameters)
 _PENDING = "tls://<scheduler>"
 
@@ -115,6 +117,7 @@ class ReplicaQueue(Replica):
         self._watching: asyncio.Task[None] | None = None
         self._wanted = n_workers
         self._joined: set[str] = set()
+        self._lost: set[Any] = set()
         self._cluster_security = make_security() if security in (None, True) else require_tls(security)
         self._environ = self._node_environ(env, sync.enabled)
         self._shared = _shared_folder(shared_folder)
@@ -283,7 +286,7 @@ class ReplicaQueue(Replica):
     async def _watch_jobs(self) -> None:
         """Tell of jobs that failed. A job that waits in the queue, for however long, is no failure."""
         assert self._folder is not None
-        hub = self._hub
+        hub, look_at = self._hub, time.monotonic() + _LOOK_AT_QUEUE
         while True:
             await asyncio.sleep(_LOOK)
             if hub is not None and hub.exited.is_set():
@@ -291,6 +294,25 @@ class ReplicaQueue(Replica):
                 hub = None
             for note in await asyncio.to_thread(self._folder.take_notes):
                 self._job_failed(*note)
+            if time.monotonic() > look_at:
+                await self._find_lost_jobs()
+                look_at = time.monotonic() + _LOOK_AT_QUEUE
+
+    async def _find_lost_jobs(self) -> None:
+        """Tell of jobs that are over without a worker and without a note: killed, or where the folder is not seen."""
+        waiting = {n: job for n, job in self.workers.items() if job.job_id and not members(self, n) & self._joined}
+        queue = await self.job_cls.in_queue() if waiting else None
+        lost = {n: job for n, job in waiting.items() if queue is not None and job.job_id not in queue}
+        for name in self._lost & lost.keys():  # for the second time: its note may have been on its way
+            del self.workers[name]
+            self._warn(
+                ClusterError(
+                    f"The job {lost[name].job_id} ({name}) is over, and its worker has not joined.",
+                    where=type(self).__name__,
+                    todo="Look at its output. Was it killed, or can its node not see shared_folder?",
+                )
+            )
+        self._lost = set(lost)
 
     def _job_failed(self, note: str, code: int, host: str, said: list[str]) -> None:
         found = next(((n, job) for n, job in self.workers.items() if job.note_name == note), None)
@@ -303,7 +325,7 @@ class ReplicaQueue(Replica):
 
     def _warn(self, error: LikewiseError) -> None:
         logger.warning("%s", error)
-        self._reporter.report(Notice(message=error.what, subject=error.where))
+        self._reporter.report(Notice(message=f"{error.what} {error.todo}".strip(), subject=error.where))
 
     def _note(self, text: str) -> None:
         self._reporter.report(Notice(message=text, severity="note"))

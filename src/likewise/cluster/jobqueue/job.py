@@ -30,6 +30,9 @@ class ReplicaJob:
     """Where the batch system hands all of the submitter's variables on: how the names of its own begin. Its commands
     then get only these, and what every login session has."""
 
+    queue_command: ClassVar[tuple[str, ...]] = ()
+    """What lists the ids of the user's jobs that wait or run, where the batch system has such a command."""
+
     job_id: str | None
     name: Any
     status: Status
@@ -82,6 +85,16 @@ class ReplicaJob:
             kwargs["env"] = {**basic_environ(os.environ, without=prefix), **own}
         return await super()._call(cmd, shell=shell, **kwargs)  # type: ignore[misc]
 
+    @classmethod
+    async def in_queue(cls) -> frozenset[str] | None:
+        """Ids of the user's jobs that wait or run; None when that can't be known."""
+        if not cls.queue_command:
+            return None
+        try:
+            return frozenset((await cls._call([*cls.queue_command])).split())
+        except (OSError, RuntimeError):  # the batch system does not answer just now
+            return None
+
     async def close(self) -> None:
         """Cancel the job; harmless when it is over."""
         await super().close()  # type: ignore[misc]
@@ -94,7 +107,11 @@ def _refusal(text: str) -> str:
     return "; ".join(line.strip() for line in said.splitlines() if line.strip()).rstrip(".") + "."
 
 
-def replica_job(job_cls: type, *, own_variables: tuple[str, ...] | None = None) -> type:
-    """dask-jobqueue's `job_cls` with the mixin; see `ReplicaJob.own_variables`."""
-    members = {"__module__": __name__, "__doc__": job_cls.__doc__, "own_variables": own_variables}
-    return type(job_cls.__name__, (ReplicaJob, job_cls), members)
+def replica_job(
+    job_cls: type, *, own_variables: tuple[str, ...] | None = None, queue_command: tuple[str, ...] = ()
+) -> type:
+    """dask-jobqueue's `job_cls` with the mixin; see `ReplicaJob` for the arguments."""
+    members = {"own_variables": own_variables, "queue_command": queue_command}
+    return type(
+        job_cls.__name__, (ReplicaJob, job_cls), {"__module__": __name__, "__doc__": job_cls.__doc__, **members}
+    )

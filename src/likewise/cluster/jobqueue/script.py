@@ -18,7 +18,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Quotes of a shell protect all but these: a line break ends the line, and HTCondor expands $(name) within them.
 _UNQUOTABLE = re.compile(r"[\x00-\x1f\x7f]|\$[($]")
 
-CLOSED = "The cluster that this job belongs to is closed"
+CLOSED = "likewise: The cluster of this job is closed, or this node does not see its shared_folder."
 
 NOTE = r"""#!/bin/sh
 # note.sh NAME CODE: the job of the worker NAME has ended in error. Leave a note for the client: where, how, and the
@@ -61,8 +61,7 @@ def python_command(prefix: Sequence[str]) -> str:
 def prologue_line(environ_file: str) -> str:
     """The line of a job script that takes the worker's variables from `environ_file`."""
     file = command_line([environ_file])
-    # The message has no quote of either kind: HTCondor doubles them, and OAR's script passes another shell.
-    return f"if [ -r {file} ]; then . {file}; else echo likewise: {CLOSED}. >&2; exit 15; fi"
+    return f"if [ -r {file} ]; then . {file}; else echo {shlex.quote(f'likewise: {CLOSED}.')} >&2; exit 15; fi"
 
 
 def note_line(script: str, name: str) -> str:
