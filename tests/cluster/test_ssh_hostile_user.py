@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +21,7 @@ from support.hostile import (
     lay,
     place,
 )
-from support.ssh_client import SHELL, SSHClient
+from support.ssh_client import SHELL, ClientError, SSHClient
 from support.testbed import FakeHosts, Host, Testbed
 from support.users import make_user_venv
 
@@ -132,54 +134,97 @@ def set_traps(bed: Testbed, names: list[str]) -> dict[str, Watched]:
     return {host.name: Watched(host, place(host), *kept) for host in bed}
 
 
-def as_hostile(host: Host, command: str) -> str:
-    """What the hostile user sees."""
-    return host.run(f"{command} 2>/dev/null; true", user=HOSTILE)
-
-
-def test_the_victims_cluster_steps_into_no_trap(bed: Testbed, client: SSHClient) -> None:
-    """It runs, from caches that only its user can change, and whatever the hostile user laid out stays as it is."""
+@pytest.fixture(scope="module")
+def seen(bed: Testbed, client: SSHClient) -> SimpleNamespace:
+    """What became of a cluster of the victim's, and of one that finds no place; then the traps are sprung."""
     watched = set_traps(bed, client.do(NAMES))
-    client.do(START.format(config=str(bed.ssh_config)))
-    seen = client.do(USE)
-    assert seen["sum"] == sum(range(100))
-    assert seen["verified"]
-    assert sorted(found["host"] for found in seen["where"]) == ["h1", "h2", "h3"]
-    for found in seen["where"]:
+    start = START.format(config=str(bed.ssh_config))
+    client.do(start)
+    seen = SimpleNamespace(**client.do(USE))
+    seen.touched = {host: traps.differences() for host, traps in watched.items()}
+    seen.exposed = {host.name: look_around(host) for host in bed}  # this reads his own files, too
+    for host in bed:
+        lay(host, f"LIKEWISE_CLUSTER={seen.cluster} setsid sleep 600 >/dev/null 2>&1 &")
+    client.do("client.close(); cluster.close()")
+    seen.changed = {what for traps in watched.values() for what in traps.differences().values()} - {"read"}
+    seen.left = {host.name: [(process.uid, process.argv[0]) for process in host.processes()] for host in bed}
+
+    bed[0].run(f"rm -r {HOME_CACHE}; chown -R root {HOME_CACHE.rpartition('/')[0]}")
+    with pytest.raises(ClientError) as refused:
+        client.do(start)
+    seen.refused = str(refused.value).splitlines()
+    seen.evidence = {host.name: evidence(host) for host in bed}
+
+    for host in (bed[0], bed[2]):
+        there = place(host)
+        host.run(f"{there}/bootstrap-*.sh; {there}/kits/*/bin/python3; {there}/prefixes/*/launch", user=VICTIM)
+    seen.sprung = [evidence(host).count(f"run by {VICTIM}") for host in bed]
+    with urllib.request.urlopen(f"http://{bed[0].address}:8787", timeout=10) as page:
+        seen.squatter = page.read().decode()
+    return seen
+
+
+def look_around(host: Host) -> list[str]:
+    """What the hostile user finds while the cluster runs."""
+    commands = (
+        "grep -l 'PRIVATE KEY' /proc/[0-9]*/environ",
+        f"find /tmp /home/{VICTIM} -user {VICTIM} ! -type l -writable",
+        f"find /tmp /var/tmp /dev/shm /run -user {VICTIM} -type f -readable",
+        f"ls -A {HOME_CACHE}",
+    )
+    return "".join(host.run(f"{command} 2>/dev/null; true", user=HOSTILE) for command in commands).splitlines()
+
+
+def test_the_victims_cluster_works(seen: SimpleNamespace) -> None:
+    """It computes on all hosts, and is verified."""
+    assert seen.sum == sum(range(100))
+    assert seen.verified
+    assert sorted(found["host"] for found in seen.where) == ["h1", "h2", "h3"]
+
+
+def test_it_runs_from_what_only_its_user_can_change(seen: SimpleNamespace) -> None:
+    """Prefixes, working directories, what Dask writes, and the path of modules are beyond the hostile user's reach."""
+    for found in seen.where:
         assert found["prefix"].startswith(f"{HOME_CACHE}/{found['host']}/prefixes/")
         assert found["cwd"].startswith(f"{HOME_CACHE}/{found['host']}/work/")
         assert not any(path.startswith("/tmp") for path in found["path"])
-    assert all(path.startswith(f"{HOME_CACHE}/h") and "/work/" in path for path in seen["directories"])
-    assert seen["page"].count("tls://") >= 2
+    assert all(path.startswith(f"{HOME_CACHE}/h") and "/work/" in path for path in seen.directories)
 
-    assert {name: traps.differences() for name, traps in watched.items()} == {"h1": {}, "h2": {}, "h3": {}}
+
+def test_nothing_of_his_is_run_read_or_written(seen: SimpleNamespace) -> None:
+    """His files, his links, what they lead to, and his servers at Dask's usual ports are left alone."""
+    assert seen.touched == {"h1": {}, "h2": {}, "h3": {}}
+    assert seen.changed == set()
+    assert seen.evidence == {"h1": "", "h2": "", "h3": ""}
+
+
+def test_he_finds_nothing_of_the_victims(seen: SimpleNamespace) -> None:
+    """While the cluster runs he can read no key and no file of it, and write to none."""
+    assert seen.exposed == {"h1": [], "h2": [], "h3": []}
+
+
+def test_the_dashboard_is_the_clusters_own(seen: SimpleNamespace) -> None:
+    """The page that answers knows the workers; it is not the one of who took Dask's usual port before."""
+    assert seen.page.count("tls://") >= 2
+
+
+def test_the_end_of_the_cluster_is_not_the_end_of_his_processes(seen: SimpleNamespace, bed: Testbed) -> None:
+    """What runs on with the cluster's id in its environment, but is his, stays; nothing of the victim's does."""
     for host in bed:
-        look_around(host)  # which reads his own files, too
-        lay(host, f"LIKEWISE_CLUSTER={seen['cluster']} setsid sleep 600 >/dev/null 2>&1 &")
-    client.do("client.close(); cluster.close()")
-
-    assert {host.name: evidence(host) for host in bed} == {"h1": "", "h2": "", "h3": ""}
-    assert {what for traps in watched.values() for what in traps.differences().values()} <= {"read"}
-    for host in bed:
-        victim = int(host.run(f"id -u {VICTIM}"))
-        left = host.processes()
-        assert [process for process in left if process.uid == victim] == []
-        assert sum(process.argv[0] == "sleep" for process in left) == 1, "his process was ended"
+        victim, hostile = (int(host.run(f"id -u {name}")) for name in (VICTIM, HOSTILE))
+        assert (hostile, "sleep") in seen.left[host.name]
+        assert victim not in [uid for uid, _ in seen.left[host.name]]
 
 
-def look_around(host: Host) -> None:
-    """While the cluster runs, the hostile user finds nothing that he can read or write."""
-    assert as_hostile(host, "grep -l 'PRIVATE KEY' /proc/[0-9]*/environ") == ""
-    assert as_hostile(host, f"find /tmp /home/{VICTIM} -user {VICTIM} ! -type l -writable") == ""
-    assert as_hostile(host, f"ls -A {HOME_CACHE}") == ""
-    assert as_hostile(host, f"find /tmp /var/tmp /dev/shm /run -user {VICTIM} -type f -readable") == ""
+def test_without_a_safe_place_there_is_one_clear_sentence(seen: SimpleNamespace, bed: Testbed) -> None:
+    """The host without one is named, with the reason for every place that was passed over."""
+    what, reasons = seen.refused[:2]
+    assert what == "h1: The environment does not fit this host:"
+    assert f"{place(bed[0])} belongs to another user" in reasons
+    assert "No place for the node's cache is both safe and usable" in reasons
 
 
-def test_the_traps_work(bed: Testbed, client: SSHClient) -> None:
-    """Who does run what was laid out leaves evidence."""
-    del client  # after it
-    for host in (bed[0], bed[2]):
-        there = place(host)
-        programs = f"{there}/bootstrap-*.sh; {there}/kits/*/bin/python3; {there}/prefixes/*/launch"
-        host.run(programs, user=VICTIM)
-        assert evidence(host).count(f"run by {VICTIM}") == 3
+def test_the_traps_work(seen: SimpleNamespace) -> None:
+    """Who does run what was laid out leaves evidence, and who asks at the usual port is answered."""
+    assert seen.sprung == [3, 0, 3]
+    assert seen.squatter == "hostile"
