@@ -303,7 +303,7 @@ class ReplicaQueue(Replica):
         waiting = {n: job for n, job in self.workers.items() if job.job_id and not members(self, n) & self._joined}
         queue = await self.job_cls.in_queue() if waiting else None
         lost = {n: job for n, job in waiting.items() if queue is not None and job.job_id not in queue}
-        for name in self._lost & lost.keys():  # for the second time: its note may have been on its way
+        for name in self._lost & lost.keys() & self.workers.keys():  # for the second time: a note may be on its way
             del self.workers[name]
             self._warn(
                 ClusterError(

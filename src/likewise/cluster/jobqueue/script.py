@@ -61,7 +61,7 @@ def python_command(prefix: Sequence[str]) -> str:
 def prologue_line(environ_file: str) -> str:
     """The line of a job script that takes the worker's variables from `environ_file`."""
     file = command_line([environ_file])
-    return f"if [ -r {file} ]; then . {file}; else echo {shlex.quote(f'likewise: {CLOSED}.')} >&2; exit 15; fi"
+    return f"if [ -r {file} ]; then . {file}; else echo {shlex.quote(CLOSED)} >&2; exit 15; fi"
 
 
 def note_line(script: str, name: str) -> str:
