@@ -60,7 +60,6 @@ def main() -> None:
                 "code": working.returncode,
                 "client": working.stdout.read().decode(),
                 "user_data": hypervisor.user_data,
-                "shut_down": hypervisor.shut_down(),
                 "running": len(hypervisor.processes),
             }
         )
@@ -115,10 +114,6 @@ class Hypervisor:
             if name in self.processes and self.processes[name].poll() is not None:
                 del self.processes[name]
 
-    def shut_down(self) -> int:
-        """How many instances have shut themselves down."""
-        return len(list(self._folder.glob("*/has-shut-down")))
-
     def _start(self, name: str, address: str) -> None:
         subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
         answer = self._ec2.describe_instance_attribute(InstanceId=name, Attribute="userData")
@@ -126,7 +121,7 @@ class Hypervisor:
         disk = self._folder / name
         (disk / "var").mkdir(parents=True)
         (disk / "user-data").write_text(self.user_data[name])
-        (disk / "shutdown").write_text(f"#!/bin/sh\n: > {disk}/has-shut-down\n")
+        (disk / "shutdown").write_text("#!/bin/sh\n")  # the machine that the tests run on stays
         (disk / "shutdown").chmod(0o755)
         mounts = [f"mount -t tmpfs -o mode=755 none {folder}" for folder in self._hide]
         mounts += [f"mount --bind {disk}/var /var/lib", f"cd {disk}"]
