@@ -49,7 +49,7 @@ def main() -> None:
             hypervisor.look()
             time.sleep(0.2)
     assert working.stdout is not None
-    for _ in range(20):  # until the last instances have gone
+    for _ in range(100):  # until the last instances have gone
         hypervisor.look()
         if not hypervisor.processes:
             break
