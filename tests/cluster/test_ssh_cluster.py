@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.prefixes import UV, run
 from support.ssh_client import SSHClient, make_client_prefix
 from support.testbed import FakeHosts, Testbed, fake_hosts
 
@@ -201,6 +202,9 @@ def second(first: SimpleNamespace, hosts: Testbed, python: Path, cache: Path) ->
         client.do("cluster.scale(4); client.wait_for_workers(4, timeout=60)")
         seen["workers"] = client.do(WHERE)[1:]
         seen["restarted"] = client.do(RESTART)
+        client.do("results = client.map(loose.double, range(100))")
+        run(UV, "pip", "install", "--quiet", "--python", python, "iniconfig")
+        seen["synced"] = client.do(SYNC)
         seen["before"] = {host.name: len(host.processes()) for host in hosts}
         client.kill()
         seen["left"] = {host.name: host.wait_idle(30) for host in hosts}
@@ -208,6 +212,19 @@ def second(first: SimpleNamespace, hosts: Testbed, python: Path, cache: Path) ->
     finally:
         client.end()
 
+
+SYNC = """
+import msgspec
+before = client.run(os.getpid)
+report = cluster.sync()
+
+def there():
+    import iniconfig
+    return iniconfig.__file__
+
+answer = [msgspec.to_builtins(report), list(client.run(there).values()), sum(client.gather(results)),
+          before == client.run(os.getpid), sorted(cluster._shipment.uploaded.values())]
+"""
 
 RESTART = """
 pids = client.run(os.getpid)
@@ -236,6 +253,18 @@ def test_a_worker_that_dies_comes_back_in_the_replica(second: SimpleNamespace) -
     """Its nanny starts it again, from the same prefix."""
     assert len(second.restarted) == 4
     assert len(set(second.restarted)) == 1
+
+
+def test_one_more_package_comes_to_the_running_cluster(second: SimpleNamespace) -> None:
+    """After pip install and sync() that layer and its bytecode travel, nothing else; workers and results stay."""
+    report, where, total, same_workers, sent = second.synced
+    assert report["layers"] == ["iniconfig"]
+    assert len(sent) == 2
+    assert report["shipped_bytes"] == sum(sent)
+    assert len(where) == 4
+    assert all("/deltas/" in file for file in where)
+    assert total == sum(2 * n for n in range(100))
+    assert same_workers
 
 
 def test_nothing_outlives_a_killed_client(second: SimpleNamespace) -> None:
