@@ -108,7 +108,7 @@ def test_whatever_goes_wrong_there_is_the_sources_failure(error: Exception) -> N
         raise error
 
     async def ask() -> None:
-        await answer(fails())
+        await answer(fails(), 10)
 
     with pytest.raises(SourceFailed):
         asyncio.run(ask())

@@ -23,7 +23,7 @@ from likewise.node.cache import NodeCache, host_name
 from likewise.node.disk import disk_error, remove_tree
 from likewise.node.unpack import DamagedCopy, UnreadableCopy
 from likewise.transport.archives import Archive, Archives
-from likewise.transport.fetch import Fetch, SourceDamaged, SourceFailed, answer
+from likewise.transport.fetch import HUB_SILENCE, Fetch, SourceDamaged, SourceFailed, answer
 from likewise.transport.server import listening, own_address
 from likewise.transport.serving import Serving
 from likewise.transport.tasks import end, in_thread
@@ -137,7 +137,7 @@ class Agent:
         deadline = time.monotonic() + _UNREACHABLE
         while manifest_id not in self._manifests:
             try:
-                data = await self.tell("manifest", manifest_id=manifest_id, seconds=POLL + 5)
+                data = await self.tell("manifest", manifest_id=manifest_id, seconds=POLL + HUB_SILENCE)
             except NodeError:
                 if time.monotonic() > deadline:
                     raise
@@ -168,7 +168,7 @@ class Agent:
 
     # ---- the hub
 
-    async def tell(self, operation: str, *, seconds: float = 10.0, **what: Any) -> Any:
+    async def tell(self, operation: str, *, seconds: float = HUB_SILENCE, **what: Any) -> Any:
         """Tell the hub something, or ask it.
 
         Raises
@@ -192,7 +192,7 @@ class Agent:
                     have = await in_thread(lambda: {*self.archives.unpacked(), *self.archives.whole()})
                     self._hub_itself = await self.tell("hello", name=host_name(), have=sorted(have))
                     await self.tell("want", digests=list(self._wishes))
-                work = await self.tell("transfers", busy=list(self._transfers), seconds=POLL + 5)
+                work = await self.tell("transfers", busy=list(self._transfers), seconds=POLL + HUB_SILENCE)
                 if work.get("over"):
                     self.over.set()
                     return
@@ -239,7 +239,10 @@ class Agent:
 
     async def _transfer(self, digest: Digest, source: str, sha256: str) -> None:
         """Fetch one archive and tell the hub what came of it. `sha256` is that of an archive known to be right."""
-        fetch = Fetch(self._server.rpc(self.hub if source == self._hub_itself else source), self.archives, digest)
+        if source == self._hub_itself:
+            fetch = Fetch(self._server.rpc(self.hub), self.archives, digest, HUB_SILENCE)
+        else:
+            fetch = Fetch(self._server.rpc(source), self.archives, digest)
         try:
             archive = await in_thread(self.archives.find, digest) or await self._receive(fetch, digest, sha256)
         except SourceFailed as error:

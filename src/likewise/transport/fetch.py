@@ -19,8 +19,11 @@ CHUNK = 4 << 20
 IN_FLIGHT = 4
 """Chunks asked for at the same time; with `CHUNK` 16 MiB, and a copy or two of it while messages are taken apart."""
 
-SILENCE = 10.0
+SILENCE = 8.0
 """Seconds without an answer after which a source gives way to another."""
+
+HUB_SILENCE = 30.0
+"""The same for the hub, for which there may be no other."""
 
 _SMALLEST = 1 << 16
 _FIRST = 1 << 17
@@ -57,7 +60,7 @@ class Pace:
                 self.window = min(IN_FLIGHT, self.window + 1)
 
 
-async def answer(question: Awaitable[Any], seconds: float = SILENCE) -> Any:
+async def answer(question: Awaitable[Any], seconds: float) -> Any:
     """The answer to a question that was put to another agent.
 
     Raises
@@ -83,9 +86,12 @@ class Fetch:
     archives : Archives
         Where it goes.
     digest : Digest
+    silence : float
+        Seconds without an answer after which this gives up.
     """
 
-    def __init__(self, peer: Any, archives: Archives, digest: Digest) -> None:
+    def __init__(self, peer: Any, archives: Archives, digest: Digest, silence: float = SILENCE) -> None:
+        self._silence = silence
         self._peer = peer
         self._archives = archives
         self._digest = digest
@@ -132,14 +138,14 @@ class Fetch:
         """The source may first have to pack the archive; as long as it gets on with that, it is waited for."""
         done, since = -1, time.monotonic()
         while True:
-            info = await answer(self._peer.layer_info(digest=self._digest))
+            info = await answer(self._peer.layer_info(digest=self._digest), self._silence)
             if info is None:
                 raise SourceDamaged("It does not have the layer any more.")
             if "sha256" in info:
                 return dict(info)
             if info["packing"] != done:
                 done, since = info["packing"], time.monotonic()
-            elif time.monotonic() - since > SILENCE:
+            elif time.monotonic() - since > self._silence:
                 raise SourceFailed("It does not get on with packing the layer.")
 
     async def _persist(self, part: Part) -> None:
@@ -171,7 +177,8 @@ class Fetch:
 
     async def _read(self, offset: int, size: int, sha256: str, pace: Pace) -> bytes:
         asked = time.monotonic()
-        data = await answer(self._peer.layer_read(digest=self._digest, offset=offset, size=size, sha256=sha256))
+        question = self._peer.layer_read(digest=self._digest, offset=offset, size=size, sha256=sha256)
+        data = await answer(question, self._silence)
         pace.took(time.monotonic() - asked)
         if data is None:
             raise SourceFailed("It does not have this archive any more.")

@@ -13,8 +13,8 @@ from distributed.security import Security
 
 from likewise.errors import NodeError
 
-_CONNECT = 4.0
-"""Seconds in which a connection must be there, or the other end counts as gone."""
+_CONNECT = 30.0
+"""Seconds in which Dask tries to connect; whoever asks for something gives up earlier."""
 
 Handlers = Mapping[str, Callable[..., Any]]
 

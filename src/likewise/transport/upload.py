@@ -16,13 +16,13 @@ from distributed.security import Security
 from likewise.errors import LikewiseError, NodeError
 from likewise.events import StageAdvanced
 from likewise.model.digest import Digest
-from likewise.transport.fetch import Pace, SourceFailed, answer
+from likewise.transport.fetch import HUB_SILENCE, Pace, SourceFailed, answer
 from likewise.transport.tasks import end, in_thread
 
 STAGE = "upload"
 """The stage that progress is reported for; its unit is bytes."""
 
-_POLL = 15.0  # seconds; the hub keeps a question open for less
+_POLL = 40.0  # seconds; the hub keeps a question open for less
 _PATIENCE = 60.0  # seconds without the hub
 _SLOW = 60.0  # seconds for a chunk: a thin line with much on it
 
@@ -77,7 +77,7 @@ class Uploader:
         NodeError
             When the hub can't be reached for a minute, or can't keep what it is sent (a full disk).
         """
-        self._pool = await ConnectionPool(connection_args=self._arguments, timeout=10)
+        self._pool = await ConnectionPool(connection_args=self._arguments, timeout=HUB_SILENCE)
         tasks: dict[int, asyncio.Task[None]] = {}
         try:
             while True:
@@ -174,9 +174,9 @@ class Uploader:
             if not data:
                 return  # the file is shorter than it was: the hub asks again
 
-    async def _call(self, operation: str, *, seconds: float = 10.0, **what: Any) -> Any:
+    async def _call(self, operation: str, *, seconds: float = HUB_SILENCE, **what: Any) -> Any:
         if self._pool is None:  # it does not run
-            async with ConnectionPool(connection_args=self._arguments, timeout=10) as pool:
+            async with ConnectionPool(connection_args=self._arguments, timeout=HUB_SILENCE) as pool:
                 return await answer(getattr(pool(self.hub_address), f"hub_{operation}")(**what), seconds)
         said = await answer(getattr(self._pool(self.hub_address), f"hub_{operation}")(**what), seconds)
         self._said = time.monotonic()
