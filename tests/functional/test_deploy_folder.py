@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from likewise.errors import StoreError, UsageError
 from likewise.model.bundle import BootstrapFile
 from likewise.model.digest import digest_bytes
 from likewise.store.export import write_folder
+from support.commands import likewise
 
 
 def bundle(tmp_path: Path, **content: bytes) -> dict[str, BootstrapFile]:
@@ -140,3 +142,12 @@ def test_file_in_the_way(files: dict[str, BootstrapFile], tmp_path: Path) -> Non
     (tmp_path / "g" / "layers").write_text("")
     with pytest.raises(StoreError, match="can't be written"):
         write_folder(tmp_path / "g", files, shared=False, prune=False)
+
+
+def test_places_are_checked_before_anything_else(tmp_path: Path) -> None:
+    """A place that can't work is refused by the command line at once: nothing was scanned, and no folder made."""
+    done = likewise("bundle", tmp_path / "f", "--store", "https://example.org/x", "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["where"] == "script"
+    assert "scan" not in done.stderr
+    assert not (tmp_path / "f").exists()
