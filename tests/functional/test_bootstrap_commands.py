@@ -56,6 +56,26 @@ def test_unknown_command(tmp_path: Path) -> None:
     assert "has no command" in command(launch, "nonsense").stderr
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_cluster_in_the_environment(tmp_path: Path, shell: str) -> None:
+    """A process that knows its cluster by the variable alone says so in its lease; the option counts more."""
+    plain = real_kit().launch(tmp_path / "cache")
+    assert command(plain, "materialise").returncode == 0
+    named = real_kit().launch(tmp_path / "cache", cluster="b" * 16)
+    for launch, variable, cluster in (
+        (plain, "a" * 16, "a" * 16),
+        (named, "a" * 16, "b" * 16),
+        (plain, "../../../etc/xxx", "-"),
+        (plain, "a" * 15, "-"),
+    ):
+        shutil.rmtree(tmp_path / "cache/leases")
+        code = "import os; print(os.environ['LIKEWISE_CLUSTER'])"
+        done = start(launch, "-c", code, shell=SHELLS[shell], env=clean_environ(LIKEWISE_CLUSTER=variable))
+        assert done.stdout.strip() == (variable if cluster == "-" else cluster)
+        (lease,) = (tmp_path / "cache/leases").iterdir()
+        assert lease.read_text().split()[2] == cluster
+
+
 # ---- the kit
 
 

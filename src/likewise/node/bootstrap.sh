@@ -30,7 +30,9 @@ usage() {
     fail "bootstrap.sh: $1" "This is a fault in likewise, please report it."
 }
 
-_lw_cache='' _lw_store='' _lw_manifest='' _lw_kit='' _lw_kit_id='' _lw_kit_sha256='' _lw_cluster='' _lw_hub=''
+_lw_cache='' _lw_store='' _lw_manifest='' _lw_kit='' _lw_kit_id='' _lw_kit_sha256='' _lw_hub=''
+_lw_cluster=${LIKEWISE_CLUSTER:-} # what starts all processes of a cluster on one machine says it there
+case $_lw_cluster in *[!0-9a-f]*) _lw_cluster='' ;; ????????????????) ;; *) _lw_cluster='' ;; esac
 _lw_runner='' _lw_ask='' _lw_command=start _lw_need_bytes=0 _lw_need_files=0
 while [ $# -gt 0 ]; do
     [ "$1" = -- ] && { shift; break; }
@@ -425,9 +427,9 @@ lease
 if [ -n "$_lw_ask" ]; then
     need_kit
     _lw_line=$(kit_python likewise.transport.ask "$@" < /dev/null) || exit
+    _lw_current() { _lw_manifest=${1#-} _lw_cluster=${2#-} _lw_hub=${3#-}; } # - for none
     set -f
-    # shellcheck disable=SC2086 # manifest, cluster, hub; - for none
-    _lw_current() { _lw_manifest=${1#-} _lw_cluster=${2#-} _lw_hub=${3#-}; }
+    # shellcheck disable=SC2086 # split into fields
     _lw_current $_lw_line
     set +f
     digest "$_lw_manifest"
