@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.registry]
 START = """
 import from_archive, from_path_token, from_vcs, loose_package, mine, stubborn
 
-cluster = SSHCluster(["h1", "h1", "h2"], connect_options={{"config": {config!r}}}, worker_options={{"nthreads": 1}})
+cluster = SSHCluster(["h1", "h2"], connect_options={{"config": {config!r}}}, worker_options={{"nthreads": 1}})
 client = cluster.get_client()
 """
 
@@ -67,7 +67,7 @@ class Sampler:
             for host in self._hosts:
                 for process in host.processes():
                     self.seen[host.name, process.pid, process.command] = process.environ
-            time.sleep(0.01)
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Look no more."""
@@ -131,7 +131,7 @@ def test_the_search_sees_what_travelled(seen: SimpleNamespace) -> None:
     travelled = {word for words in seen.words for word in words}
     assert travelled and all(word.startswith(CARGO) for word in travelled)
     assert travelled <= seen.written.keys()
-    assert len(seen.words) == 2
+    assert len(seen.words) == 1
 
 
 def test_no_command_line_shows_any(seen: SimpleNamespace) -> None:
@@ -153,7 +153,8 @@ def test_no_variable_has_the_clients_credentials(seen: SimpleNamespace) -> None:
 def test_each_process_has_the_key_of_its_role_alone(seen: SimpleNamespace) -> None:
     """Scheduler and hub have the scheduler's, workers the workers', nobody two, nobody the client's.
 
-    An agent has the key of the process that it was started beside; so the scheduler's does not leave its host.
+    An agent has the key of the process that it was started beside; so the scheduler's does not leave its host, nor the
+    workers' theirs.
     """
     keys = {role: body(key).encode() for role, key in seen.keys.items()}
     had: dict[str, set[str]] = {}
@@ -166,7 +167,7 @@ def test_each_process_has_the_key_of_its_role_alone(seen: SimpleNamespace) -> No
             if part in command:
                 had.setdefault(part, set()).update(held)
     assert had == {part: {role} for part, role in ROLES.items()}
-    assert by_host == {"h1": {"scheduler", "worker"}, "h2": {"worker"}}
+    assert by_host == {"h1": {"scheduler"}, "h2": {"worker"}}
 
 
 def test_no_file_has_any(seen: SimpleNamespace) -> None:
