@@ -247,7 +247,7 @@ class SSHCluster(Replica, NodeCluster):
             for attempt in range(_END_TRIES):
                 script = end_cluster_script(self._cluster_id, "TERM" if attempt < _END_TRIES // 2 else "KILL")
                 answer = await asyncio.wait_for(machine.host.run(script), _END_ANSWER)
-                if answer.out.strip() == "0":
+                if answer.last == "0":
                     return
                 await asyncio.sleep(_END_POLL)
 

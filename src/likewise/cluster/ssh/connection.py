@@ -46,6 +46,11 @@ class Answer:
     out: str
     said: str
 
+    @property
+    def last(self) -> str:
+        """The last line of its output; before it may be what a login there prints."""
+        return (self.out.splitlines() or [""])[-1].strip()
+
 
 class Host:
     """One host that is logged in to.

@@ -122,7 +122,7 @@ class SSHProcess(NodeProcess):
         with suppress(LikewiseError, OSError, asyncio.TimeoutError):
             for _ in range(_TRIES):
                 answer = await asyncio.wait_for(self.host.run(end_script(self.session, "KILL")), self.grace + 2)
-                if answer.out.strip() == "0":
+                if answer.last == "0":
                     break
                 await asyncio.sleep(0.05)
 
