@@ -54,7 +54,8 @@ async def open_door(door: socket.socket, agent: Agent) -> AsyncIterator[None]:
             talks.discard(task)
             writer.close()
 
-    server = await asyncio.start_unix_server(talk, sock=door)
+    # not start_unix_server, which from Python 3.13 on looks at the socket's path: it was bound by a short one
+    server = await asyncio.start_server(talk, sock=door)
     try:
         yield
     finally:
