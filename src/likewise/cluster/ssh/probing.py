@@ -188,7 +188,7 @@ def fits(probe: Probe, manifest: Manifest) -> tuple[str, ...]:
         problems.append(f"Nothing in {probe.cache} can be executed: it seems to be mounted with noexec.")
     space, inodes = needed(manifest, probe)
     if probe.free_bytes is not None and probe.free_bytes < space:
-        problems.append(f"{probe.cache} has {_mb(probe.free_bytes)} MB left, and about {_mb(space)} MB are needed.")
+        problems.append(f"{probe.cache} has {probe.free_bytes // 10**6} MB left, and about {_mb(space)} MB are needed.")
     if probe.free_files is not None and probe.free_files < inodes:
         problems.append(f"{probe.cache} has {probe.free_files} inodes left, and about {inodes} are needed.")
     return tuple(problems)
