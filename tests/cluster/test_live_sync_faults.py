@@ -15,7 +15,7 @@ from support.wheels import write_wheel
 pytestmark = pytest.mark.registry
 
 SCRIPT = r"""
-import asyncio, dataclasses, importlib, json, os, signal, subprocess, sys, threading, time, warnings
+import asyncio, dataclasses, gc, importlib, json, os, signal, subprocess, sys, threading, time, warnings
 from pathlib import Path
 import msgspec
 import toolz, tornado.util
@@ -111,6 +111,12 @@ def holding_actors(cluster, client):
     seen["actors"] = error_of(cluster.sync)
     seen["actors kept"] = actor.n.result() if hasattr(actor.n, "result") else actor.n
     seen["actors changed nothing"] = client.run(where) == before
+    del actor
+    gc.collect()
+    deadline = time.monotonic() + 60
+    while client.run_on_scheduler(lambda dask_scheduler: any(w.actors for w in dask_scheduler.workers.values())):
+        time.sleep(0.1)
+        assert time.monotonic() < deadline
 
 def new_workers_fail(cluster, client):
     before, old, make = client.run(where), cluster.environment.id, cluster._worker_process

@@ -21,7 +21,7 @@ from likewise.node.adopt import own_manifest
 ANNOUNCEMENT = "likewise: scheduler "
 """Begins the line that tells whoever started the scheduler its address."""
 
-_POLL = 0.1  # seconds between two looks at what still runs
+_POLL = (0.05, 1.0)  # seconds between two looks at what still runs: at first, and in the end
 _ANSWER = 10.0  # seconds in which a worker says what it has not begun
 
 
@@ -79,14 +79,15 @@ async def drain(scheduler: Any, addresses: Collection[str], timeout: float) -> d
     dict
         The tasks that still ran after that time, by address; nothing when all have ended.
     """
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, _POLL[0]
     _set_status(scheduler, addresses, Status.closing_gracefully)
     while True:
         await _move_unstarted(scheduler, _busy(scheduler, addresses), min(_ANSWER, deadline - time.monotonic()))
         busy = _busy(scheduler, addresses)
         if not busy or time.monotonic() >= deadline:
             return {ws.address: [str(ts.key) for ts in ws.processing] for ws in busy}
-        await asyncio.sleep(_POLL)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, _POLL[1])
 
 
 def _busy(scheduler: Any, addresses: Collection[str]) -> list[Any]:
