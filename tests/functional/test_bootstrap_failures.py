@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -260,18 +261,20 @@ def test_warm_start_on_a_full_disk(mount: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.root
-def test_another_user_can_start(tmp_path: Path) -> None:
+def test_another_user_can_start() -> None:
     """Somebody who is not root starts a node of their own, from the kit's file to the running Python."""
+    # Not beneath tmp_path: pytest closes the folder of all its runs to others whenever one of them begins.
+    with tempfile.TemporaryDirectory(prefix="likewise-nobody-") as folder:
+        os.chown(folder, NOBODY, NOBODY)
+        _start_as_nobody(Path(folder))
+
+
+def _start_as_nobody(home: Path) -> None:
     kit = real_kit()
-    home = tmp_path / "home"
-    home.mkdir()
-    os.chown(home, NOBODY, NOBODY)
-    for folder in [home, *home.parents]:
-        folder.chmod(folder.stat().st_mode | 0o011)
     subprocess.run(["chmod", "-R", "a+rX", kit.store], check=True)
     for folder in kit.store.parents:
         folder.chmod(folder.stat().st_mode | 0o011)
-    script = tmp_path / "bootstrap.sh"
+    script = home / "bootstrap.sh"
     script.write_bytes(Path(kit.launch(home).script).read_bytes())
     script.chmod(0o755)
     launch = kit.launch(home / "cache", script=str(script))
