@@ -315,4 +315,5 @@ class Agent:
         task.add_done_callback(self._tasks.discard)
 
     def _say(self, what: str) -> None:
-        sys.stderr.write(f"likewise agent: {what}\n")
+        with contextlib.suppress(OSError):  # the log may lie on the very disk that is full
+            sys.stderr.write(f"likewise agent: {what}\n")
