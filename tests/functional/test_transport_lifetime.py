@@ -17,6 +17,7 @@ from likewise.errors import NodeError
 from likewise.node.cache import host_name, open_cache, start_time
 from likewise.transport.agent import Agent as AgentHere
 from likewise.transport.hub import Hub as HubHere
+from likewise.transport.lifetime import prune_regularly
 from likewise.transport.upload import Uploader
 from support.agents import Agent, Client, Line, call, new_cluster, security, until
 from support.nodes import archive, layer
@@ -218,3 +219,20 @@ def test_full_disk_is_named(tmp_path: Path, hub: Agent) -> None:
             agent.shelf().get(small.digest, "small")
     finally:
         subprocess.run(["umount", tmp_path / "small"], check=True)
+
+
+def test_expired_code_goes_while_the_agent_lives(tmp_path: Path) -> None:
+    """An agent that runs for long removes what nobody has used, without another start on its node."""
+    cache = open_cache(str(tmp_path / "cache"))
+    old = Path(cache.place("archives"), "0" * 64 + "." + "1" * 64)
+    old.write_bytes(b"of last week")
+    os.utime(old, (1e9, 1e9))
+
+    async def live() -> None:
+        pruning = asyncio.create_task(prune_regularly(cache, every=0.01))
+        while old.exists():
+            assert not pruning.done()
+            await asyncio.sleep(0.01)
+        pruning.cancel()
+
+    asyncio.run(asyncio.wait_for(live(), 30))

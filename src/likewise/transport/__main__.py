@@ -24,7 +24,7 @@ import msgspec
 
 from likewise.errors import LikewiseError, UsageError
 from likewise.node.cache import NodeCache, open_cache
-from likewise.transport.lifetime import is_leased, only_one, until_abandoned, until_unleased
+from likewise.transport.lifetime import is_leased, only_one, prune_regularly, until_abandoned, until_unleased
 from likewise.transport.tasks import end
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def _endpoint(command: str, cache: NodeCache, options: dict[str, str]) -> Agent:
 
 
 async def _until_end(cache: NodeCache, options: dict[str, str], agent: Agent, stopped: asyncio.Event) -> None:
+    pruning = asyncio.create_task(prune_regularly(cache))
     ends: list[asyncio.Task[Any]] = [asyncio.create_task(stopped.wait())]
     if "lifeline" in options:
         ends.append(asyncio.create_task(until_abandoned()))
@@ -137,7 +138,7 @@ async def _until_end(cache: NodeCache, options: dict[str, str], agent: Agent, st
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await end(ends)
+        await end([*ends, pruning])
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Iterator
 
+from likewise.errors import LikewiseError
 from likewise.node.cache import NodeCache
-from likewise.node.expiry import leased_clusters
+from likewise.node.expiry import leased_clusters, prune
 from likewise.transport.tasks import happens
 
 _LOOK = 1.0  # seconds between two looks at the leases
 _IDLE = 5.0  # seconds without a living lease: a nanny restarts its worker, a worker is followed by the next
+_PRUNE = 6 * 3600.0  # seconds between two looks for what has expired
 _LOCK = 4.0  # seconds to wait for an agent that is just ending
 
 
@@ -55,6 +57,14 @@ def _read_to_end(fd: int, loop: asyncio.AbstractEventLoop, ended: asyncio.Event)
             pass
     with contextlib.suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(ended.set)
+
+
+async def prune_regularly(cache: NodeCache, every: float = _PRUNE) -> None:
+    """Remove what has expired in the cache, for ever: a cluster may live for weeks without another start here."""
+    while True:
+        await asyncio.sleep(every)
+        with contextlib.suppress(LikewiseError, OSError):
+            await asyncio.to_thread(prune, cache)
 
 
 @contextlib.contextmanager
