@@ -21,7 +21,7 @@ from likewise.layers.metadata import without_credentials
 from likewise.layers.native import examine
 from likewise.layers.pack import write_archive
 from likewise.model.digest import Digest, digest_bytes
-from likewise.model.keys import kit_key, layer_key, manifest_key, note_key, script_key
+from likewise.model.keys import CACHE_TAG, kit_key, layer_key, manifest_key, note_key, script_key
 from likewise.model.layer import LayerKind, LayerSource
 from likewise.model.manifest import LayerRef, Manifest
 from likewise.model.plan import Action, Plan
@@ -299,12 +299,12 @@ def _scan(settings: Settings, python: str | None, stages: Stages) -> Scanned:
 
 
 def _tag_cache(folder: Path) -> None:
-    """Say that `folder` is a cache, so that backups and our own walk through loose code leave it alone."""
-    tag = folder / "CACHEDIR.TAG"
-    if not tag.exists():
+    """Say that `folder` is a cache."""
+    name, content = CACHE_TAG
+    if not (folder / name).exists():
         with suppress(OSError):  # who can't write there is told by the store
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            tag.write_text("Signature: 8a477f597d28d172789f06886806bc55\n# Made by likewise; may be removed.\n")
+            (folder / name).write_bytes(content)
 
 
 def _plan_summary(plan: Plan) -> str:

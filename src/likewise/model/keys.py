@@ -28,3 +28,8 @@ def note_key(kind: str, digest: Digest) -> str:
 def script_key(digest: Digest) -> str:
     """A bootstrap script with this digest."""
     return f"scripts/{digest}"
+
+
+CACHE_TAG = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by likewise; may be removed.\n")
+"""Name and content of the file that marks a cache (Cache Directory Tagging Specification): backups leave the folder
+alone, and so does our own walk through loose code."""

@@ -6,7 +6,7 @@
     <cache>/leases/<host>.<pid>              "<manifest id> <start time of the process> <cluster id>", - for none
     <cache>/used/<first 16 of an id>         modified when a prefix or a kit was last used
     <cache>/work/<host>.<pid>/               the working directory of each process started from here
-    <cache>/archives/<digest>…               packed layers that the node's agents got from others, to unpack and to serve
+    <cache>/archives/<digest>…               packed layers that agents got from others, to unpack and serve
     <cache>/agents/<cluster>.…               door, lock and log of the agent of a cluster
     <cache>/deltas/<cluster>/                what was added to a running cluster
     <cache>/tmp/, <cache>/lock               what is being made, by the one who holds the lock
@@ -26,6 +26,7 @@ from collections.abc import Iterator
 import msgspec
 
 from likewise.errors import NodeError
+from likewise.model.keys import CACHE_TAG
 from likewise.node.disk import check_executable, disk_error, remove_tree
 
 _KINDS = ("layers", "prefixes", "kits", "tmp", "leases", "used", "work", "archives", "agents", "deltas")
@@ -76,6 +77,7 @@ def open_cache(root: str) -> NodeCache:
     try:
         for path in (root, *(f"{root}/{kind}" for kind in _KINDS)):
             _own_directory(path)
+        _tag(root)
         check_executable(root)
     except OSError as error:
         raise disk_error(error, root) from error
@@ -101,6 +103,16 @@ def _own_directory(path: str) -> None:
         where=path,
         todo="Remove it, or give the node's cache another folder.",
     )
+
+
+def _tag(root: str) -> None:
+    name, content = CACHE_TAG
+    with contextlib.suppress(FileExistsError):
+        fd = os.open(f"{root}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, content)
+        finally:
+            os.close(fd)
 
 
 @contextlib.contextmanager
