@@ -75,7 +75,8 @@ async def ask(client: Client, address: str, timeout: float, function: Asker, *ar
         if address == SCHEDULER:
             asked = client.run_on_scheduler(function, *args)
             return await asyncio.wait_for(asked, timeout)
-        asked = client.run(function, *args, workers=[address], nanny=nanny)
+        where = {"workers": [address], **({"nanny": True} if nanny else {})}
+        asked = client.run(function, *args, **where)
         return (await asyncio.wait_for(asked, timeout))[address]
     except Exception as error:  # whatever a sick process answers
         return error
