@@ -122,6 +122,10 @@ class Agent:
         if found is not None:
             return found
         wish = self._wish([digest])[0]
+        found = await in_thread(self.archives.find, digest)
+        if found is not None:  # it arrived between the look and the wish, and what is there is not assigned
+            self._fulfil(found)
+            return found
         return await asyncio.shield(wish)
 
     async def manifest(self, manifest_id: Digest) -> bytes:
