@@ -22,14 +22,36 @@ from likewise.events import Reporter
 
 if TYPE_CHECKING:
     from likewise.cluster.local import Cluster
+    from likewise.cluster.ssh.cluster import SSHCluster
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("-w", "--workers", type=click.IntRange(min=1), metavar="N", help="Number of workers.")
+@click.option("-w", "--workers", type=click.IntRange(min=1), metavar="N", help="Number of workers (on each host).")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Run the workers on this host, over SSH; may be repeated. The scheduler runs on the first one.",
+)
+@click.option(
+    "-F",
+    "--ssh-config",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="OpenSSH configuration for these hosts, in place of the user's (as ssh -F).",
+)
 @options.quiet
 @click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(workers: int | None, quiet: bool, script: Path, arguments: tuple[str, ...]) -> int:
+def command(
+    workers: int | None,
+    hosts: tuple[str, ...],
+    ssh_config: str | None,
+    quiet: bool,
+    script: Path,
+    arguments: tuple[str, ...],
+) -> int:
     """Run SCRIPT with its ARGUMENTS, as Python would, with a cluster of this environment as its default client.
 
     In the script, dask.compute(), Client.current() and a plain Client() use that cluster. It is closed when the
@@ -37,20 +59,31 @@ def command(workers: int | None, quiet: bool, script: Path, arguments: tuple[str
     """
     with as_script(script) as main, _terminable(), ExitStack() as stack:
         with console_reporter(quiet=quiet) as reporter:
-            cluster = _start(workers, reporter)
+            cluster = _start(workers, hosts, ssh_config, reporter)
         stack.callback(cluster.close)
         stack.enter_context(_default_client(cluster))
         return run_script(main, [str(script), *arguments])
 
 
-def _start(workers: int | None, reporter: Reporter) -> Cluster:
+def _start(
+    workers: int | None, hosts: Sequence[str], ssh_config: str | None, reporter: Reporter
+) -> Cluster | SSHCluster:
+    if hosts:
+        from likewise.cluster.ssh.cluster import SSHCluster
+
+        return SSHCluster(
+            [hosts[0], *hosts],
+            connect_options={"config": ssh_config} if ssh_config else None,
+            worker_options={"n_workers": workers or 1},
+            reporter=reporter,
+        )
     from likewise.cluster.local import Cluster
 
     return Cluster(n_workers=workers, reporter=reporter)
 
 
 @contextmanager
-def _default_client(cluster: Cluster) -> Iterator[None]:
+def _default_client(cluster: Cluster | SSHCluster) -> Iterator[None]:
     """Make the cluster what ``dask.compute()`` and a ``Client()`` without an address use."""
     import dask
 
