@@ -90,6 +90,7 @@ def test_a_program_that_does_not_run_is_named(tmp_path: Path, monkeypatch: pytes
 
 def test_other_machines_are_no_condition(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extras nothing is wrong; what to install for which machines is said."""
+    from likewise.cli import checks
 
     def version(name: str) -> str:
         if name == "asyncssh":
