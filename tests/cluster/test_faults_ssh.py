@@ -20,7 +20,7 @@ from likewise.model.digest import digest_bytes
 from support.prefixes import UV, run
 from support.ssh_client import SHELL, ClientError, SSHClient
 from support.testbed import FakeHosts, Host, Testbed
-from support.users import make_user_venv
+from support.users import common_cache, make_user_venv
 from support.wheels import write_wheel
 
 pytestmark = [pytest.mark.root, pytest.mark.registry]
@@ -86,8 +86,8 @@ def _size(path: Path) -> int:
 class Story:
     """The client's prefix and the hosts, one start after the other."""
 
-    def __init__(self, folder: Path, bed: Testbed) -> None:
-        self.folder, self.bed = folder, bed
+    def __init__(self, folder: Path, bed: Testbed, cache: Path) -> None:
+        self.folder, self.bed, self.cache = folder, bed, cache
         self.contents: dict[str, str] = {}  # of the packages that are only there to take their time
         self.python = make_user_venv(folder / "venv", "asyncssh", self._wheel("bulk"))
         (folder / "work").mkdir()
@@ -98,7 +98,7 @@ class Story:
 
     def begin(self) -> Future[Any]:
         """Start a cluster on all hosts, in the background."""
-        self.client = SSHClient(self.python, cache=self.folder / "cache")
+        self.client = SSHClient(self.python, cache=self.cache)
         code = START.format(hosts=self.bed.names, config=str(self.bed.ssh_config))
         return self.pool.submit(self.client.do, code)
 
@@ -136,7 +136,7 @@ def story(fake_hosts: FakeHosts, tmp_path_factory: pytest.TempPathFactory) -> It
     for host in bed:
         host.shape(RATE)
     bed[3].small_disk(CACHE, DISK)
-    found = Story(tmp_path_factory.mktemp("faults"), bed)
+    found = Story(tmp_path_factory.mktemp("faults"), bed, common_cache(tmp_path_factory))
     yield found
     found.end()
     found.pool.shutdown()

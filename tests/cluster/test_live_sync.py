@@ -9,7 +9,7 @@ import pytest
 
 from support.prefixes import UV
 from support.processes import wait_until_gone
-from support.users import make_user_venv, run_script
+from support.users import common_cache, make_user_venv, run_script
 from support.wheels import write_wheel
 
 pytestmark = pytest.mark.registry
@@ -208,7 +208,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "work" / "script.py").write_text(SCRIPT)
     (folder / "work" / "loose.py").write_text("def double(x):\n    return 2 * x\n")
     argv = [UV, str(folder / "wheels"), MARKER, str(folder / "nodes")]
-    document = run_script(python, folder / "work" / "script.py", *argv, cache=folder / "cache", timeout=500)
+    document = run_script(
+        python, folder / "work" / "script.py", *argv, cache=common_cache(tmp_path_factory), timeout=500
+    )
     assert wait_until_gone(MARKER, 0) == {}
     return document
 

@@ -12,6 +12,7 @@ import pytest
 from support.prefixes import UV, run
 from support.ssh_client import SSHClient, make_client_prefix
 from support.testbed import FakeHosts, Testbed, fake_hosts
+from support.users import common_cache
 
 __all__ = ["fake_hosts"]
 
@@ -81,7 +82,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    return common_cache(tmp_path_factory)
 
 
 def start(client: SSHClient, bed: Testbed, hosts: list[str]) -> None:

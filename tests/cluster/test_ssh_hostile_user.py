@@ -23,7 +23,7 @@ from support.hostile import (
 )
 from support.ssh_client import SHELL, ClientError, SSHClient
 from support.testbed import FakeHosts, Host, Testbed
-from support.users import make_user_venv
+from support.users import common_cache, make_user_venv
 
 pytestmark = [pytest.mark.root, pytest.mark.registry]
 
@@ -115,7 +115,7 @@ def client(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     (folder / "work").mkdir()
     (folder / "work/loose.py").touch()
     (folder / "work/client.py").write_text(SHELL)
-    client = SSHClient(python, cache=folder / "cache")
+    client = SSHClient(python, cache=common_cache(tmp_path_factory))
     yield client
     client.end()
 

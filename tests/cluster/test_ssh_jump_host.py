@@ -8,7 +8,7 @@ import pytest
 
 from support.prefixes import UV, run
 from support.testbed import FakeHosts, Testbed
-from support.users import make_user_venv, run_script
+from support.users import common_cache, make_user_venv, run_script
 
 pytestmark = [pytest.mark.root, pytest.mark.registry]
 
@@ -102,7 +102,7 @@ def seen(bed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     (folder / "work/loose.py").write_text("def double(x):\n    return 2 * x\n")
     script = folder / "work/script.py"
     script.write_text(SCRIPT)
-    return run_script(python, script, str(bed.ssh_config), cache=folder / "cache")
+    return run_script(python, script, str(bed.ssh_config), cache=common_cache(tmp_path_factory))
 
 
 def test_a_whole_computation_goes_through_port_22(seen: dict[str, Any]) -> None:

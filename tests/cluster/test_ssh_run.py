@@ -10,7 +10,7 @@ import pytest
 
 from support.prefixes import clean_environ
 from support.testbed import FakeHosts
-from support.users import make_user_venv
+from support.users import common_cache, make_user_venv
 
 pytestmark = [pytest.mark.root, pytest.mark.registry]
 
@@ -39,8 +39,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache folder for all of this module: the environment is packed once."""
-    return tmp_path_factory.mktemp("run-hosts-cache")
+    """What other tests have packed need not be packed again."""
+    return common_cache(tmp_path_factory)
 
 
 def test_script_runs_on_hosts(tmp_path: Path, fake_hosts: FakeHosts, python: Path, cache: Path) -> None:

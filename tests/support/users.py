@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from support.prefixes import UV, clean_environ, make_venv, run
 
 ROOT = Path(__file__).parents[2]
 
 
-@functools.lru_cache(maxsize=1)
-def likewise_wheel(folder: Path) -> Path:
-    """This checkout as a wheel."""
-    run(UV, "build", "--quiet", "--wheel", "--out-dir", folder, ROOT)
-    return next(folder.glob("likewise-*.whl"))
+@functools.cache
+def likewise_wheel() -> Path:
+    """This checkout as a wheel, built once for each run of the tests."""
+    folder = tempfile.TemporaryDirectory(prefix="likewise-wheel-")
+    _KEEP.append(folder)
+    run(UV, "build", "--quiet", "--wheel", "--out-dir", folder.name, ROOT)
+    return next(Path(folder.name).glob("likewise-*.whl"))
+
+
+_KEEP: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def common_cache(factory: pytest.TempPathFactory) -> Path:
+    """One cache folder for a whole run of the tests: what one of them has packed and compiled, the others find.
+
+    For tests that do not look at the client's cache themselves.
+    """
+    base = factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "common-cache"
 
 
 def make_user_venv(path: Path, *installs: str | Path, python: str = sys.executable) -> Path:
     """A venv with `installs` and likewise itself (not editable); returns its python executable."""
-    wheels = path.parent / f"{path.name}-wheels"
-    wheel = likewise_wheel(wheels)
-    return make_venv(path, wheel, *installs, python=python)
+    return make_venv(path, likewise_wheel(), *installs, python=python)
 
 
 def run_script(
