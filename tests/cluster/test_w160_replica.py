@@ -79,7 +79,7 @@ def test_the_nodes_have_exactly_what_pip_lists(launches: dict[str, Any]) -> None
 
 
 def test_every_file_is_identical(launches: dict[str, Any]) -> None:
-    """Every file that an installer, or the node, did not generate has the same sha256 in the original and in the replica."""
+    """Every file that no installer generated is the same in original and replica; the node adds exactly one."""
     original = launches["python"].parents[1]
     replica = Path(launches["first"]["task"]["prefix"])
     ours, theirs = _content(original), _content(replica)
