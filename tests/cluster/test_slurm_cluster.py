@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from support.canaries import MARK, canary, install, plant_tree
+from support.canaries import url as url_with
 from support.prefixes import clean_environ
 from support.slurm import Slurm, missing_programs, running_slurm
 from support.users import make_user_venv
@@ -182,7 +183,7 @@ if __name__ == "__main__":
 """
 VARIABLES = {
     "DEPARTMENT_TOKEN": canary("variable"),
-    "UV_DEFAULT_INDEX": f"https://me:{canary('index')}@pypi.org/simple",
+    "UV_DEFAULT_INDEX": url_with("index"),
     "DASK_ARCHIVE__PASSWORD": canary("configured"),
     "MY_VARIABLE": "harmless",
 }
