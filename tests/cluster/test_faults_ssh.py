@@ -260,7 +260,7 @@ def test_wrong_bytes_of_a_peer_are_refused(again: SimpleNamespace, story: Story)
 
 @pytest.fixture(scope="module")
 def synced(story: Story, again: SimpleNamespace) -> SimpleNamespace:
-    """One more package; a worker dies while it arrives, its nanny starts another. Then more workers, and kill -9."""
+    """One more package; a worker dies while it arrives, its nanny starts another. Adaptive scaling, and kill -9."""
     assert story.client is not None
     story.add("extra")
     seen = SimpleNamespace(error="")
@@ -274,7 +274,7 @@ def synced(story: Story, again: SimpleNamespace) -> SimpleNamespace:
     except ClientError as error:
         seen.error = str(error)
         story.do("cluster.sync()")
-    story.do("cluster.scale(4); client.wait_for_workers(4, timeout=100)")
+    story.do("cluster.adapt(minimum=4, maximum=4); client.wait_for_workers(4, timeout=100)")
     seen.__dict__.update(story.look("extra"))
     seen.verified = story.do(VERIFY)
     story.client.kill()
