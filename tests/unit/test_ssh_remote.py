@@ -72,7 +72,7 @@ def test_the_command_line_says_nothing(tmp_path: Path) -> None:
         process.stdin.write(script[len(script) // 2 :])
         process.stdin.flush()
         process.stdout.readline()
-        while (now := Path(f"/proc/{process.pid}/cmdline").read_bytes()).startswith(b"sh\0"):
+        while not (now := Path(f"/proc/{process.pid}/cmdline").read_bytes()) or now.startswith(b"sh\0"):
             time.sleep(0.01)
         shown.append(now)
         process.kill()
