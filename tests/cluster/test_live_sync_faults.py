@@ -161,6 +161,21 @@ def worker_dies(cluster, client):
     seen["after death"] = list(client.run(value_of, "first").values())
     seen["after death problems"] = problems(cluster)
 
+def worker_died_just_before(cluster, client):
+    # Its nanny starts it again while the others have everything already.
+    pid = client.run(os.getpid).popitem()[1]
+    install("third-1.0")
+    os.kill(pid, signal.SIGKILL)
+    report = cluster.sync()
+    client.wait_for_workers(2, timeout=60)
+    pids = client.run(os.getpid).values()
+    seen["came back"] = {
+        "restarted": len(pids) == 2 and pid not in pids,
+        "replaced": list(report.workers_replaced),
+        "values": list(client.run(value_of, "third").values()),
+        "problems": problems(cluster),
+    }
+
 async def asynchronously():
     async with Cluster(1, asynchronous=True, nanny=False, **OPTIONS) as cluster:
         async with Client(cluster, asynchronous=True) as client:
@@ -176,7 +191,8 @@ async def asynchronously():
 def main():
     with Cluster(2, nodes=2, **OPTIONS) as cluster:
         client = cluster.get_client()
-        for part in (one_node_cannot, joins_later, what_it_runs_on, holding_actors, new_workers_fail, worker_dies):
+        for part in (one_node_cannot, joins_later, what_it_runs_on, holding_actors, new_workers_fail, worker_dies,
+                     worker_died_just_before):
             part(cluster, client)
             print(part.__name__, file=sys.stderr, flush=True)
         client.close()
@@ -193,7 +209,7 @@ MARKER = "likewise-test-live-faults"
 
 def wheels(folder: Path) -> None:
     """Small packages."""
-    for name, version in (("first", 1), ("first", 2), ("second", 1)):
+    for name, version in (("first", 1), ("first", 2), ("second", 1), ("third", 1)):
         write_wheel(folder, {f"{name}.py": f"VALUE = {version}\n".encode()}, name=name, version=f"{version}.0")
 
 
@@ -263,6 +279,11 @@ def test_a_worker_that_dies(seen: dict[str, Any]) -> None:
     assert seen["redone"]
     assert seen["after death"] == [2, 2]
     assert seen["after death problems"] == []
+
+
+def test_a_worker_that_died_just_before(seen: dict[str, Any]) -> None:
+    """A worker that its nanny is starting again when the sync begins is waited for, and gets what the others got."""
+    assert seen["came back"] == {"restarted": True, "replaced": [], "values": [1, 1], "problems": []}
 
 
 def test_asynchronous_clusters(seen: dict[str, Any]) -> None:

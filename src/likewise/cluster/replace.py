@@ -39,6 +39,19 @@ def specs_of(cluster: Any, addresses: Collection[str]) -> list[Any]:
     return [name for name in cluster.worker_spec if members(cluster, name) & named]
 
 
+def away(cluster: Any) -> list[Any]:
+    """Names of the specs whose workers were lost, as long as Dask expects that a nanny starts them again."""
+    names = (name for name in cluster.worker_spec if name in cluster.workers and members(cluster, name) & cluster._away)
+    return [name for name in names if not _has_ended(cluster.workers[name])]
+
+
+async def returned(cluster: Any, timeout: float) -> None:
+    """Wait until workers that were lost are back, or are given up; at most `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while away(cluster) and time.monotonic() < deadline:
+        await asyncio.sleep(_POLL)
+
+
 async def start_successors(cluster: Any, names: Sequence[Any], timeout: float) -> list[Any]:
     """Start one worker for each of the specs `names`, and wait until all have joined; the names of the new specs.
 
@@ -77,7 +90,7 @@ async def _joined(cluster: Any, names: Sequence[Any], timeout: float) -> None:
             return
         for name in missing:
             process = cluster.workers.get(name)
-            if process is not None and hasattr(process, "exited") and process.exited.is_set():
+            if process is not None and _has_ended(process):
                 raise process.failure("ended before it joined the cluster")
             if process is None:
                 raise ClusterError(
@@ -90,6 +103,10 @@ async def _joined(cluster: Any, names: Sequence[Any], timeout: float) -> None:
                 todo="Call sync() again with a longer timeout.",
             )
         await asyncio.sleep(_POLL)
+
+
+def _has_ended(process: Any) -> bool:
+    return hasattr(process, "exited") and process.exited.is_set()
 
 
 async def retire(cluster: Any, client: Client, names: Sequence[Any], timeout: float) -> tuple[str, ...]:

@@ -99,12 +99,14 @@ class Replica:
     _prepared: Prepared | None
     _reporter: Reporter
     _package_sync: PackageSync
+    scheduler_info: dict[str, Any]
     _processes_by_address: Any
     """A method: the node of each process that is in the cluster now; None: it will say so itself."""
 
     def _listen(self, reporter: Reporter | None) -> None:
         """Take an id; report to `reporter`, or to the person at the terminal or notebook."""
         self._cluster_id = secrets.token_hex(8)
+        self._away: set[str] = set()
         self._reporter = reporter or default_reporter()
         self._own_reporter = reporter is None
 
@@ -154,6 +156,14 @@ class Replica:
         self._live.close()
         if self._prepared is not None:
             self._prepared.close()
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        """Remember by name which workers the scheduler has lost: their nannies may be starting them again."""
+        if op == "remove":
+            self._away.add(str(self.scheduler_info["workers"][msg]["name"]))
+        elif op == "add":
+            self._away.difference_update(str(worker["name"]) for worker in msg["workers"].values())
+        super()._update_worker_status(op, msg)  # type: ignore[misc]
 
     async def _offer(self, prepared: Prepared) -> None:
         """Let nodes that can't read the store have the layers of `prepared`, from now on the current environment."""

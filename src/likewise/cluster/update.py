@@ -17,7 +17,7 @@ from distributed import Client
 
 from likewise.cluster.contents import contents_of, requirements, standard_modules, tops_before
 from likewise.cluster.node_side import actor_holders, adopt_delta, make_delta, situation
-from likewise.cluster.replace import addresses_of, retire, specs_of, start_successors
+from likewise.cluster.replace import addresses_of, away, retire, returned, specs_of, start_successors
 from likewise.cluster.verify import SCHEDULER, ask
 from likewise.errors import ClusterError, LikewiseError, LikewiseWarning, NodeError
 from likewise.events import Notice
@@ -144,7 +144,15 @@ class Update:
     # What there is to do
 
     async def _look(self) -> list[Process]:
-        """Ask every process how it is."""
+        """Ask every process how it is, those of workers, too, that died and are just coming back."""
+        for _ in range(_ROUNDS):
+            await returned(self._cluster, _ANSWER)
+            processes = await self._ask_all()
+            if not away(self._cluster):
+                break
+        return processes
+
+    async def _ask_all(self) -> list[Process]:
         nodes = self._cluster._processes_by_address()
         workers = self._cluster.scheduler_info["workers"]
         whom = [(address, False) for address in nodes]
