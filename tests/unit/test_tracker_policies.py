@@ -180,3 +180,17 @@ def test_damage_at_the_hub_is_mended_by_the_client() -> None:
     assert found.begin() == [transfer]
     found.failed("n", "a", HUB, damaged=True)
     assert finish(found) == [upload, transfer]
+
+
+def test_a_damaged_copy_at_the_hub_counts_once() -> None:
+    """However many complain of the hub's damaged copy, the one that the client uploads in its place is served."""
+    nodes = [f"n{i}" for i in range(PATIENCE + 1)]
+    found = tracker(*nodes, uploads=len(nodes))
+    found.in_store(["a"])
+    for node in nodes:
+        found.want(node, ["a"])
+    assert {t.source for t in found.begin()} == {HUB}
+    for node in nodes:
+        found.failed(node, "a", HUB, damaged=True)
+    assert {t.node for t in finish(found)} == {HUB, *nodes}
+    assert not found.unavailable()

@@ -99,7 +99,7 @@ class Replica:
     _prepared: Prepared | None
     _reporter: Reporter
     _package_sync: PackageSync
-    scheduler_info: dict[str, Any]
+    scheduler_info: Mapping[str, Any]
     _processes_by_address: Any
     """A method: the node of each process that is in the cluster now; None: it will say so itself."""
 

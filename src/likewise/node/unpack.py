@@ -172,6 +172,17 @@ class Unpacker:
         return damaged(reason, self._name, self._digest)
 
 
+def check_archive(file: BinaryIO, digest: Digest) -> None:
+    """Read a whole archive and compare every byte with what the layer's digest says.
+
+    Raises
+    ------
+    DamagedCopy, UnreadableCopy
+    """
+    unpacker = Unpacker(file, digest, digest[:12])
+    unpacker.check(read_listing(unpacker.listing(), name=digest[:12]))
+
+
 def unpack(stream: BinaryIO, digest: Digest, into: str, *, name: str) -> tuple[bytes, tuple[FileEntry, ...]]:
     """Unpack an archive into the directory `into`, which must be empty and visible to nobody yet.
 

@@ -23,7 +23,7 @@ from likewise.model.digest import Digest, digest_bytes, is_digest
 from likewise.model.keys import layer_key, manifest_key
 from likewise.node.cache import NodeCache
 from likewise.node.disk import READ, check_space, write_all
-from likewise.node.unpack import Unpacker, file_digest, read_listing
+from likewise.node.unpack import check_archive, file_digest
 from likewise.transport.repack import pack_tree
 
 BLOCK = 1 << 20
@@ -170,8 +170,7 @@ class Archives:
         DamagedCopy, UnreadableCopy, OSError
         """
         with open(archive.path, "rb", buffering=0) as file:
-            unpacker = Unpacker(file, archive.digest, archive.digest[:12])
-            unpacker.check(read_listing(unpacker.listing(), name=archive.digest[:12]))
+            check_archive(file, archive.digest)
 
     def remove(self, digest: Digest) -> None:
         """Remove every archive of the layer, and what was received of one; from the store too."""

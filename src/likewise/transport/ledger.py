@@ -239,6 +239,8 @@ class Ledger:
     def _distrust(self, layer: Layer, source: Node) -> None:
         """What `source` has of the layer is damaged; a source that errs in two layers is not asked for any."""
         if source is self._hub:
+            if not source.offers & layer.bit:  # known already: several took the same copy
+                return
             self._hub_damages[layer.digest] = self._hub_damages.get(layer.digest, 0) + 1
             source.have &= ~layer.bit
             self._lose(source, layer)

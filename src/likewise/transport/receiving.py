@@ -56,7 +56,7 @@ class Receiving:
         self._news.set()
 
     def doubt(self, digest: Digest) -> None:
-        """What the client sent turned out to be damaged: when it is asked again, it hears that."""
+        """The copy here turned out to be damaged: when the client is asked for another, it hears that."""
         self._damaged.add(digest)
 
     async def wanted(self, busy: Collection[int]) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ class Receiving:
         Returns
         -------
         list of dict
-            ``number``; ``digest``; ``damaged``: whether the last archive of this layer was.
+            ``number``; ``digest``; ``damaged``: whether the last archive of this layer here was.
         """
         deadline = time.monotonic() + self._poll
         while True:

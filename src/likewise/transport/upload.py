@@ -43,8 +43,8 @@ class Uploader:
     advanced : callable, optional
         Called with a `StageAdvanced` for every piece that the hub has taken.
     damaged : callable, optional
-        Called with the digest of a layer of which the last archive was damaged, before it is opened again: the place
-        where to remove it and make it anew.
+        Called with the digest of a layer of which the hub had a damaged archive, before it is opened again: the place
+        where to look at one's own, which may be sound, and else to remove it.
     name : callable, optional
         The name of a layer in progress reports.
     """

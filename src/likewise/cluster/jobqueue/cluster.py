@@ -62,7 +62,6 @@ class ReplicaQueue(Replica):
     worker_spec: dict[Any, Any]
     new_spec: dict[str, Any]
     scheduler_comm: Any
-    scheduler_info: Mapping[str, Any]
     _dummy_job: Any
     _job_kwargs: dict[str, Any]
     _name: str
@@ -280,7 +279,7 @@ class ReplicaQueue(Replica):
                 await self.scheduler_comm.retire_workers(workers=addresses, remove=True, close_workers=True)
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
-        super()._update_worker_status(op, msg)  # type: ignore[misc]
+        super()._update_worker_status(op, msg)
         self._joined.update(str(info["name"]) for info in self.scheduler_info["workers"].values())
 
     async def _watch_jobs(self) -> None:

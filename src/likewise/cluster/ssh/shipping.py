@@ -19,6 +19,7 @@ from likewise.errors import ClusterError, LikewiseError
 from likewise.events import StageAdvanced
 from likewise.model.digest import Digest
 from likewise.model.keys import layer_key
+from likewise.node.unpack import DamagedCopy, UnreadableCopy, check_archive
 from likewise.stages import OpenStage
 from likewise.sync import Prepared
 from likewise.transport.upload import Uploader
@@ -108,7 +109,7 @@ class Shipment:
             self._open,
             self._prepared.manifest.encode(),
             advanced=self._advanced,
-            damaged=self._forget,
+            damaged=self._examine,
             name=self._name,
         )
         self._running = asyncio.ensure_future(self._uploader.run())
@@ -137,8 +138,13 @@ class Shipment:
     def _open(self, digest: Digest) -> BinaryIO:
         return self._prepared.store.open(layer_key(digest))
 
-    def _forget(self, digest: Digest) -> None:
-        self._prepared.store.remove(layer_key(digest))
+    def _examine(self, digest: Digest) -> None:
+        """The hub's copy is damaged. Is it so here already? Then it goes, and the next launch makes it anew."""
+        try:
+            with self._open(digest) as file:
+                check_archive(file, digest)
+        except (DamagedCopy, UnreadableCopy):
+            self._prepared.store.remove(layer_key(digest))
 
     def _name(self, digest: Digest) -> str:
         refs = self._prepared.manifest.layers
