@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -146,20 +150,62 @@ def test_a_second_call_starts_no_process_and_reads_no_file(work: Path, monkeypat
     assert again.digest == first.digest
 
 
-def test_two_calls_at_once_agree(tmp_path: Path) -> None:
+@pytest.fixture
+def yielding_collector() -> Iterator[None]:
+    """Garbage collection lets other threads run, as it does where Dask or a destructor has a say in it."""
+
+    def give_way(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0.001)
+
+    gc.callbacks.append(give_way)
+    yield
+    gc.callbacks.remove(give_way)
+
+
+class Together(NoFacts):
+    """Remembers nothing, and lets nobody read the build variables before everybody is about to."""
+
+    def __init__(self, parties: int) -> None:
+        self._barrier = threading.Barrier(parties, timeout=60)
+
+    def digest(self, path: str, stat: os.stat_result) -> None:
+        """Never known."""
+        if "/_sysconfigdata" in path and path.startswith(OWN.base_prefix):
+            self._barrier.wait()
+
+
+@pytest.mark.usefixtures("yielding_collector")
+@pytest.mark.parametrize("attempt", range(3))
+def test_two_calls_at_once_agree(attempt: int, tmp_path: Path) -> None:
     """Two threads that make the same copies in one folder both end with the same layer, and nothing is left over."""
-    found: list[Digest] = []
-
-    def build() -> None:
-        found.append(interpreter_source(OWN, facts=NoFacts(), work=tmp_path)[0].digest)
-
-    threads = [threading.Thread(target=build) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 2
+    facts = Together(2)
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(interpreter_source, OWN, facts=facts, work=tmp_path) for _ in range(2)]
+        found = [call.result()[0].digest for call in calls]
     assert len(set(found)) == 1
+    assert [p for p in (tmp_path / "derived").iterdir() if p.name.startswith(".")] == []
+
+
+def test_processes_that_start_at_once_agree(layer: LayerSource, tmp_path: Path) -> None:
+    """Several processes that make the same copies in one folder all end with the same layer; nothing is left over."""
+    code = (
+        "import sys; from pathlib import Path; from likewise.layers.interpreter import interpreter_source; "
+        "from likewise.scan.probe import probe_python; from support.replica import NoFacts; "
+        "own = probe_python(sys.executable).interpreter; print(flush=True); input(); "
+        "print(interpreter_source(own, facts=NoFacts(), work=Path(sys.argv[1]))[0].digest)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    environ = {**os.environ, "PYTHONPATH": str(ABILITIES.parent.parent)}
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environ) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[0].strip() for process in processes] == [layer.digest] * 3
     assert [p for p in (tmp_path / "derived").iterdir() if p.name.startswith(".")] == []
 
 

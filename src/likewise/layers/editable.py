@@ -6,7 +6,7 @@ unchanged tree costs no build, and an edited one is never stale. The user's tree
 
 from __future__ import annotations
 
-import ast
+import json
 import os
 import shutil
 import subprocess
@@ -296,11 +296,11 @@ class _Workshop:
 
 def _ask(python: str) -> _Python:
     """Ask the interpreter for its version and where its distributions are."""
-    ask = "import sys; print(repr((sys.version, sys.implementation.cache_tag, sys.path)))"
+    ask = "import json, sys; print(json.dumps([sys.version, sys.implementation.cache_tag, sys.path]))"
     try:
         done = subprocess.run([python, "-I", "-c", ask], capture_output=True, check=True, encoding="utf-8")
-        version, tag, path = ast.literal_eval(done.stdout.splitlines()[-1])  # `.pth` code may print, too
-    except (OSError, ValueError, IndexError, SyntaxError, subprocess.SubprocessError) as error:
+        version, tag, path = json.loads(done.stdout.splitlines()[-1])  # `.pth` code may print, too
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
         raise BuildError(f"The environment's Python does not run ({error}).", where=python) from error
     sites = [entry for entry in path if entry.endswith("-packages")]
     return _Python(identity=f"{version} {tag}", prefix_state=prefix_state(sites))

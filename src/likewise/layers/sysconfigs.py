@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from likewise.errors import LayerError
+from likewise.model.syntax import parse
 
 _MARK = "@base_prefix@"
 SYSTEM_PREFIXES = frozenset({"/usr", "/usr/local"})
@@ -83,7 +84,7 @@ def _longest_first(prefixes: Iterable[str]) -> list[str]:
 
 def _read_variables(text: str, where: str) -> Mapping[str, object]:
     try:
-        module = ast.parse(text)
+        module = parse(text)
         value = next(
             node.value
             for node in module.body

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from likewise.model.editable import Editable
+from likewise.model.syntax import parse
 from likewise.scan.distributions import Installed
 from likewise.scan.metadata import decode
 from likewise.scan.origins import local_path
@@ -122,7 +123,7 @@ def parse_hook(source: str) -> tuple[dict[str, str], set[str]]:
     mapping: dict[str, str] = {}
     names: set[str] = set()
     try:
-        tree = ast.parse(source)
+        tree = parse(source)
     except (SyntaxError, ValueError):
         return mapping, names
     for node in ast.walk(tree):
