@@ -73,7 +73,8 @@ def source_data(data: bytes, layer_path: str) -> SourceFile:
 class Derived:
     """A folder of derived files: ``<key>/<digest of the result>``.
 
-    Safe for several processes at once: a result appears by rename, and two makers of one key make the same.
+    Safe for several threads and processes at once: each maker works in a folder of its own, a result appears by
+    rename, two makers of one key make the same, and nothing that another may have been given is ever removed.
     """
 
     def __init__(self, folder: Path, facts: Facts) -> None:
@@ -99,8 +100,7 @@ class Derived:
             path = str(folder / name)
             if file_digest(path, self._facts)[0] == name:
                 return path
-            os.unlink(path)  # damaged: made again
-        return ""
+        return ""  # or damaged: made again, and renamed over it
 
     def _make(self, folder: Path, make: Callable[[str], None]) -> str:
         try:
