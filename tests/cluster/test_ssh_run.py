@@ -43,21 +43,28 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return common_cache(tmp_path_factory)
 
 
+def run_program(
+    python: Path, cache: Path, folder: Path, *options: str, arguments: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """``likewise run`` of the program in `folder`, as a user types it there."""
+    return subprocess.run(
+        [str(python), "-m", "likewise", "run", *options, "program.py", *arguments],
+        env=clean_environ(LIKEWISE_CACHE=str(cache)),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 def test_script_runs_on_hosts(tmp_path: Path, fake_hosts: FakeHosts, python: Path, cache: Path) -> None:
     """Each named host has a worker that knows the script's neighbours; the exit code is the script's own."""
     bed = fake_hosts(2)
     (tmp_path / "beside.py").write_text("ONE = 1\n")
     (tmp_path / "program.py").write_text(PROGRAM)
     hosts = [word for name in bed.names[:2] for word in ("--host", name)]
-    done = subprocess.run(
-        [str(python), "-m", "likewise", "run", *hosts, "-F", str(bed.ssh_config), "program.py", "7"],
-        env=clean_environ(LIKEWISE_CACHE=str(cache)),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_program(python, cache, tmp_path, *hosts, "-F", str(bed.ssh_config), arguments=("7",))
     assert done.returncode == 7, done.stderr
     assert json.loads(done.stdout) == {"computed": 3, "workers": [[2, name] for name in sorted(bed.names[:2])]}
 
@@ -65,14 +72,6 @@ def test_script_runs_on_hosts(tmp_path: Path, fake_hosts: FakeHosts, python: Pat
 def test_host_that_is_not_there_is_one_sentence(tmp_path: Path, python: Path, cache: Path) -> None:
     """A host that can't be reached ends the command with the error's exit code and a sentence that names it."""
     (tmp_path / "program.py").write_text("print('never')\n")
-    done = subprocess.run(
-        [str(python), "-m", "likewise", "run", "--host", "nobody.invalid", "program.py"],
-        env=clean_environ(LIKEWISE_CACHE=str(cache)),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = run_program(python, cache, tmp_path, "--host", "nobody.invalid")
     assert (done.returncode, done.stdout) == (17, "")
     assert "nobody.invalid" in done.stderr and "Traceback" not in done.stderr, done.stderr
