@@ -4,7 +4,7 @@ The identity of a layer is the digest of its *listing*: a canonical text with on
 opens the layer's archive and lies beside its unpacked tree on a node, so whoever holds a layer can check it
 against its digest without trusting anybody.
 
-Paths are relative and begin with a *scheme* (the wheel specification's install schemes, and three of ours), so
+Paths are relative and begin with a *scheme* (the wheel specification's install schemes, and four of ours), so
 that a layer says nothing about where it was taken from or where it will lie.
 """
 
@@ -19,8 +19,9 @@ import msgspec
 from likewise.errors import LayerError
 from likewise.model.digest import EMPTY, Digest, digest_bytes
 
-SCHEMES = frozenset({"purelib", "scripts", "data", "headers", "code", "interpreter", "native"})
-"""First component of every path. ``platlib`` is ``purelib`` here: on Linux they are one directory."""
+SCHEMES = frozenset({"purelib", "scripts", "data", "headers", "code", "interpreter", "native", "outline"})
+"""First component of every path. ``platlib`` is ``purelib`` here: on Linux they are one directory. What lies beneath
+``outline`` is for the node itself and has no place in a prefix."""
 
 LISTING_MAGIC = "likewise-layer 1\n"
 
@@ -33,6 +34,7 @@ class LayerKind(str, enum.Enum):
     INTERPRETER = "interpreter"
     NATIVE = "native"
     BYTECODE = "bytecode"
+    OUTLINE = "outline"
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):

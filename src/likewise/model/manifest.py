@@ -43,6 +43,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         Names of the layers that are enough to join a cluster.
     needs : dict
         Lowest versions that a node must offer, by family: ``{"GLIBC": "2.35", "GLIBCXX": "3.4.30"}``.
+    outline : Digest or None
+        The layer that describes all others (see `likewise.model.outline`), for nodes that start before they have them.
     """
 
     target: Target
@@ -53,6 +55,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     after: tuple[str, ...] = ()
     kit: tuple[str, ...] = ()
     needs: dict[str, str] = {}
+    outline: Digest | None = None
     format: int = FORMAT
 
     def encode(self) -> bytes:
@@ -68,6 +71,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def size(self) -> int:
         """Bytes of content, bytecode not counted."""
         return sum(layer.size for layer in self.layers)
+
+    def digests(self) -> tuple[Digest, ...]:
+        """Every layer that belongs to the environment, each once: those of `layers`, their bytecode, the outline."""
+        bytecode = (layer.bytecode for layer in self.layers)
+        found = (*(layer.digest for layer in self.layers), *bytecode, self.outline)
+        return tuple(dict.fromkeys(digest for digest in found if digest is not None))
 
 
 def decode_manifest(data: bytes, expected: str) -> Manifest:

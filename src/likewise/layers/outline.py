@@ -1,0 +1,74 @@
+"""Layers → outline: what nodes know of layers that they don't have yet (see `likewise.model.outline`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from likewise.errors import LayerError
+from likewise.model.digest import digest_bytes
+from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, encode_listing, layer_source
+from likewise.model.outline import OUTLINE_PATH, Outline, OutlinedLayer, is_outlined
+
+
+def build_outline(layers: Sequence[LayerSource], requires: Mapping[str, Sequence[str]]) -> Outline:
+    """Read what belongs to the outline of an environment.
+
+    Parameters
+    ----------
+    layers : sequence of LayerSource
+        All layers of the manifest, in its order; the interpreter's is passed over.
+    requires : mapping
+        Name of a layer → names of the layers that it requires. What is not among `layers` is left out.
+
+    Raises
+    ------
+    LayerError
+        When a file can't be read, or is no longer what its layer says.
+    """
+    outlined = [layer for layer in layers if layer.kind is not LayerKind.INTERPRETER]
+    names = {layer.name for layer in outlined}
+    return Outline(
+        layers=tuple(
+            OutlinedLayer(
+                name=layer.name,
+                digest=layer.digest,
+                listing=encode_listing([file.entry for file in layer.files]),
+                files={
+                    file.entry.path: _content(file, layer)
+                    for file in layer.files
+                    if not file.entry.link and is_outlined(file.entry.path)
+                },
+                requires=tuple(sorted((names & set(requires.get(layer.name, ()))) - {layer.name})),
+            )
+            for layer in outlined
+        )
+    )
+
+
+def outline_source(outline: Outline) -> LayerSource:
+    """The layer as which an outline is packed, kept and sent."""
+    data = outline.encode()
+    entry = FileEntry(path=OUTLINE_PATH, sha256=digest_bytes(data), size=len(data))
+    return layer_source(LayerKind.OUTLINE, "outline", "", [SourceFile(entry=entry, data=data)])
+
+
+def _content(file: SourceFile, layer: LayerSource) -> bytes:
+    data = file.data
+    if data is None:
+        try:
+            with open(file.path, "rb") as stream:
+                data = stream.read()
+        except OSError as error:
+            raise _changed(file, layer, error.strerror or str(error)) from error
+    if digest_bytes(data) != file.entry.sha256:
+        raise _changed(file, layer, "its content is another")
+    return data
+
+
+def _changed(file: SourceFile, layer: LayerSource, reason: str) -> LayerError:
+    return LayerError(
+        f"{file.path or file.entry.path} changed while it was being packed ({reason}).",
+        where=f"{layer.name} {layer.version}".strip(),
+        todo="Run again.",
+        details={"layer": layer.name, "file": file.entry.path, "path": file.path},
+    )

@@ -1,0 +1,207 @@
+"""The outline of an environment: what a node has to know of layers that are not there yet.
+
+A prefix that still grows looks whole to whoever reads metadata: every distribution's dist-info and every ``.pth`` file
+is there from the beginning, and they lie in the outline. Its listings say which layer will bring what, and `requires`
+what has to be there besides before a module of a layer may run.
+
+The outline travels and is kept as a layer of its own with a single file. It is never laid into a prefix.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from likewise.errors import LayerError, NodeError
+from likewise.model.digest import Digest, digest_bytes
+from likewise.model.layer import FileEntry, LayerKind, decode_listing
+from likewise.model.manifest import Manifest
+
+FORMAT = 1
+OUTLINE_PATH = "outline/outline.msgpack"
+"""The layer path of the encoded outline: the only file of its layer."""
+
+_OUTLINED = re.compile(r"purelib/[^/]+(\.dist-info/.+|\.egg-info(/.+)?|\.pth)", re.DOTALL)
+_EXTENSION = re.compile(r"(?P<name>[^.]+)\.((cpython-[^.]+|abi3)\.)?so")
+
+
+class OutlinedLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one layer without having it.
+
+    Attributes
+    ----------
+    name : str
+        As in the manifest.
+    digest : Digest
+    listing : bytes
+        The layer's listing; its sha256 is `digest`.
+    files : dict
+        Layer path → content of every file for which `is_outlined` is true; links are left out.
+    requires : tuple of str
+        Names of layers of the same manifest without which modules of this one may not work.
+    """
+
+    name: str
+    digest: Digest
+    listing: bytes
+    files: dict[str, bytes]
+    requires: tuple[str, ...] = ()
+
+
+class Outline(msgspec.Struct, frozen=True, kw_only=True):
+    """Every layer of a manifest but the interpreter and bytecode, in its order."""
+
+    layers: tuple[OutlinedLayer, ...]
+    format: int = FORMAT
+
+    def encode(self) -> bytes:
+        """Canonical MessagePack."""
+        return msgspec.msgpack.encode(self, order="deterministic")
+
+
+def decode_outline(data: bytes) -> Outline:
+    """Read an outline back. Whether it is that of a manifest says `check`.
+
+    Raises
+    ------
+    NodeError
+        When it can't be read.
+    """
+    try:
+        outline = msgspec.msgpack.decode(data, type=Outline)
+    except msgspec.MsgspecError as error:
+        raise _damaged(f"can't be read ({error})") from error
+    if outline.format != FORMAT:
+        raise _damaged(f"has format {outline.format}, and format {FORMAT} is known here")
+    return outline
+
+
+def is_outlined(path: str) -> bool:
+    """Whether the content of the file at this layer path is part of the outline.
+
+    That is what Python and packaging tools look for without importing anything: dist-info and egg-info folders (and
+    egg-info files) in the site directory, and ``.pth`` files, which Python reads there when it starts.
+    """
+    return path.startswith("purelib/") and _OUTLINED.fullmatch(path) is not None
+
+
+def check(outline: Outline, manifest: Manifest) -> tuple[tuple[FileEntry, ...], ...]:
+    """Make sure that `outline` describes `manifest`: each listing and each file is what its digest says.
+
+    Returns
+    -------
+    tuple of tuple of FileEntry
+        The files of each layer, in the order of `outline.layers`.
+
+    Raises
+    ------
+    NodeError
+        When anything is damaged, missing, or too much.
+    """
+    refs = [ref for ref in manifest.layers if ref.kind is not LayerKind.INTERPRETER]
+    if [(ref.name, ref.digest) for ref in refs] != [(layer.name, layer.digest) for layer in outline.layers]:
+        raise _damaged("is not that of the manifest")
+    names = {ref.name for ref in refs}
+    return tuple(_checked(layer, names) for layer in outline.layers)
+
+
+def _checked(layer: OutlinedLayer, names: set[str]) -> tuple[FileEntry, ...]:
+    if digest_bytes(layer.listing) != layer.digest:
+        raise _damaged(f"has another listing of {layer.name} than the manifest")
+    try:
+        entries = decode_listing(layer.listing, where=layer.name)
+    except LayerError as error:
+        raise _damaged(f"has a listing of {layer.name} that may not be used: {error.what}") from error
+    wanted = {entry.path: entry for entry in entries if not entry.link and is_outlined(entry.path)}
+    if wanted.keys() != layer.files.keys():
+        raise _damaged(f"has other files of {layer.name} than its listing")
+    for path, content in layer.files.items():
+        if digest_bytes(content) != wanted[path].sha256 or len(content) != wanted[path].size:
+            raise _damaged(f"has another {path} than the listing of {layer.name}")
+    if not names.issuperset(layer.requires):
+        raise _damaged(f"says that {layer.name} requires what the manifest lacks")
+    return entries
+
+
+def tops(entries: Iterable[FileEntry], files: Mapping[str, bytes] | None = None) -> set[str]:
+    """The top-level names under which a layer's modules and packages are imported.
+
+    Parameters
+    ----------
+    entries : iterable of FileEntry
+        The layer's files.
+    files : mapping, optional
+        Contents of its ``.pth`` files by layer path: folders that they name are on ``sys.path``, too.
+
+    Returns
+    -------
+    set of str
+        Names of modules (Python files and extension modules; bytecode without source, too), and of folders, with or
+        without an ``__init__.py``.
+    """
+    beneath = [f"purelib/{folder}/" for folder in _pth_folders(files or {})]
+    found = set()
+    for entry in entries:
+        scheme, _, rest = entry.path.partition("/")
+        if scheme == "code":
+            rest = rest.partition("/")[2]
+        elif scheme != "purelib":
+            continue
+        found.add(_top(rest))
+        found.update(_top(entry.path[len(folder) :]) for folder in beneath if entry.path.startswith(folder))
+    return found - {"", "__pycache__"}
+
+
+def _top(path: str) -> str:
+    """The name under which Python imports what lies at `path` beneath a folder of ``sys.path``, or ""."""
+    first, slash, _ = path.partition("/")
+    if slash:
+        return "" if "." in first else first  # a dot is never part of a package's name: foo-1.0.dist-info, foo.libs
+    stem, dot, suffix = first.rpartition(".")
+    if suffix in ("py", "pyc") and dot and "." not in stem:
+        return stem
+    extension = _EXTENSION.fullmatch(first)
+    return extension["name"] if extension else ""
+
+
+def _pth_folders(files: Mapping[str, bytes]) -> set[str]:
+    """Folders beneath the site directory that ``.pth`` files put on ``sys.path`` (see the `site` module)."""
+    lines = [
+        line
+        for path, data in files.items()
+        if path.endswith(".pth")
+        for line in data.decode("utf-8", "replace").splitlines()
+    ]
+    named = {
+        posixpath.normpath(line.strip())
+        for line in lines
+        if line.strip() and not line.startswith(("#", "import ", "import\t"))
+    }
+    return {folder for folder in named if folder != "." and not folder.startswith(("/", ".."))}
+
+
+def closure(outline: Outline) -> dict[str, tuple[str, ...]]:
+    """Layer name → itself first, then all that it requires, directly or not, nearest first."""
+    requires = {layer.name: layer.requires for layer in outline.layers}
+    return {name: _closed(name, requires) for name in requires}
+
+
+def _closed(name: str, requires: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    found = dict.fromkeys([name])
+    queue = [name]
+    for each in queue:
+        new = [other for other in requires.get(each, ()) if other not in found]
+        found.update(dict.fromkeys(new))
+        queue += dict.fromkeys(new)
+    return tuple(found)
+
+
+def _damaged(what: str) -> NodeError:
+    return NodeError(
+        f"The outline {what}.",
+        where="outline",
+        todo="Start the cluster again; with a damaged copy, clear the node's cache first.",
+    )
