@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import msgspec
 
@@ -105,10 +105,17 @@ def check(outline: Outline, manifest: Manifest) -> tuple[tuple[FileEntry, ...], 
     if [(ref.name, ref.digest) for ref in refs] != [(layer.name, layer.digest) for layer in outline.layers]:
         raise _damaged("is not that of the manifest")
     names = {ref.name for ref in refs}
-    return tuple(_checked(layer, names) for layer in outline.layers)
+    return tuple(check_layer(layer, names) for layer in outline.layers)
 
 
-def _checked(layer: OutlinedLayer, names: set[str]) -> tuple[FileEntry, ...]:
+def check_layer(layer: OutlinedLayer, names: Set[str]) -> tuple[FileEntry, ...]:
+    """The part of `check` that concerns one layer of a manifest with the layers `names`; the layer's files.
+
+    Raises
+    ------
+    NodeError
+        See `check`.
+    """
     if digest_bytes(layer.listing) != layer.digest:
         raise _damaged(f"has another listing of {layer.name} than the manifest")
     try:
@@ -142,7 +149,7 @@ def tops(entries: Iterable[FileEntry], files: Mapping[str, bytes] | None = None)
         Names of modules (Python files and extension modules; bytecode without source, too), and of folders, with or
         without an ``__init__.py``.
     """
-    beneath = [f"purelib/{folder}/" for folder in _pth_folders(files or {})]
+    beneath = [f"purelib/{folder}/" for folder in pth_folders(files or {})]
     found = set()
     for entry in entries:
         scheme, _, rest = entry.path.partition("/")
@@ -167,7 +174,7 @@ def _top(path: str) -> str:
     return extension["name"] if extension else ""
 
 
-def _pth_folders(files: Mapping[str, bytes]) -> set[str]:
+def pth_folders(files: Mapping[str, bytes]) -> set[str]:
     """Folders beneath the site directory that ``.pth`` files put on ``sys.path`` (see the `site` module)."""
     lines = [
         line
