@@ -274,6 +274,8 @@ def command_prefix(
         ask=ask,
         cluster=cluster,
         hub=hub,
+        stream=bundle.stream,
+        first=bundle.first,
         need_bytes=bundle.need_bytes if cache == "auto" else 0,
         need_files=bundle.need_files if cache == "auto" else 0,
     )
@@ -334,8 +336,7 @@ def _bundle(files: BootstrapFiles | Bundle | str | os.PathLike[str]) -> Bundle:
 def _files(prepared: Prepared) -> BootstrapFiles:
     manifest, kit = prepared.manifest, kit_key(prepared.kit_id)
     platform = manifest.target.platform
-    digests = {ref.digest for ref in manifest.layers} | {ref.bytecode for ref in manifest.layers if ref.bytecode}
-    keys = [layer_key(digest) for digest in sorted(digests)]
+    keys = [layer_key(digest) for digest in sorted(manifest.digests())]
     with ThreadPoolExecutor(max_workers=resolve_settings().jobs, thread_name_prefix="likewise-hash") as pool:
         files = list(pool.map(lambda key: _stored(prepared, key), [kit, manifest_key(manifest.id), *keys]))
     files.append(_in_memory(SCRIPT, bootstrap_script()))
@@ -348,6 +349,8 @@ def _files(prepared: Prepared) -> BootstrapFiles:
         python=manifest.target.python,
         platform=f"{platform.os}-{platform.arch}",
         likewise=__version__,
+        stream=prepared.streams,
+        first=prepared.first,
         files={file.name: file.sha256 for file in files},
     )
     files.append(_in_memory(DESCRIPTION, msgspec.json.format(msgspec.json.encode(bundle, order="sorted")) + b"\n"))

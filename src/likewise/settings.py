@@ -10,6 +10,7 @@ name                           default     meaning
 ``likewise.code.max-bytes``    ``200MiB``  most loose code that one root may hold
 ``likewise.code.max-entries``  ``50000``   most files and folders looked at in one root
 ``likewise.pack.level``        ``1``       zstd level of layer archives (3: 12 % smaller, twice the time)
+``likewise.streaming``         ``false``   whether processes start before all of the environment has arrived
 =============================  ==========  ============================================================
 
 Each can also be given as an environment variable: ``DASK_LIKEWISE__STORE__MAX_AGE=7d``.
@@ -29,6 +30,11 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from likewise.errors import UsageError
 
+_SWITCH = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings as values with units: sizes in bytes, ages as `timedelta`."""
@@ -39,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     code_max_bytes: int = 200 * 2**20
     code_max_entries: int = 50_000
     pack_level: int = 1
+    streaming: bool = False
     jobs: int = 1
 
     @property
@@ -78,6 +85,7 @@ def resolve_settings() -> Settings:
         code_max_bytes=_get("code.max-bytes", "200MiB", parse_bytes),
         code_max_entries=_get("code.max-entries", 50_000, int),
         pack_level=_get("pack.level", 1, int),
+        streaming=_get("streaming", False, _switch),
         jobs=_cores(),
     )
 
@@ -91,6 +99,14 @@ def _get(name: str, default: Any, parse: Any) -> Any:
             f"The setting likewise.{name} is {value!r}, which can't be understood ({error}).",
             todo=f"Set it to something like {default!r}.",
         ) from error
+
+
+def _switch(value: Any) -> bool:
+    """A switch as YAML, or an environment variable, may spell it."""
+    text = str(value).lower()
+    if text not in _SWITCH:
+        raise ValueError("neither true nor false")
+    return _SWITCH[text]
 
 
 def _cores() -> int:

@@ -19,8 +19,10 @@ from likewise.layers.interpreter import interpreter_source
 from likewise.layers.kit import write_kit
 from likewise.layers.metadata import without_credentials
 from likewise.layers.native import examine
+from likewise.layers.order import Order, Program, running_program
+from likewise.layers.outline import build_outline, outline_key, outline_source
 from likewise.layers.pack import write_archive
-from likewise.model.digest import Digest, digest_bytes
+from likewise.model.digest import Digest, digest_bytes, is_digest
 from likewise.model.keys import CACHE_TAG, kit_key, layer_key, manifest_key, note_key, script_key
 from likewise.model.layer import LayerKind, LayerSource
 from likewise.model.manifest import LayerRef, Manifest
@@ -31,6 +33,7 @@ from likewise.model.target import Target
 from likewise.model.verify import Difference, DifferenceKind
 from likewise.node.command import Launch, bootstrap_script
 from likewise.plan.planner import PlanOptions, make_plan
+from likewise.plan.requirements import layer_requirements
 from likewise.scan import Scanned, scan_prefix
 from likewise.scan.code import Limits
 from likewise.scan.facts import Facts
@@ -125,6 +128,7 @@ class Prepared:
     options: PlanOptions
     python: str | None = None
     loose: tuple[str, ...] = field(default=(), repr=False)  # the files of the loose code
+    _order: Order | None = field(default=None, repr=False)
     _lease: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def launch(self, cache: Path) -> Launch:
@@ -137,7 +141,24 @@ class Prepared:
             kit=str(self.store.path(kit_key(self.kit_id))),
             kit_id=self.kit_id,
             kit_sha256=self.kit_sha256,
+            stream=self.streams,
+            first=self.first,
         )
+
+    @property
+    def streams(self) -> bool:
+        """Whether processes start before they have all layers."""
+        return self.manifest.outline is not None
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The layers that are wanted first, the most urgent first."""
+        return self._order.first if self._order else ()
+
+    def remember(self, modules: Iterable[str]) -> None:
+        """Note in which order a process has loaded `modules` (top-level names): next time it is the order of layers."""
+        if self._order is not None:
+            self._order.remember(modules, without=self.manifest.kit)
 
     def drift(self) -> tuple[Difference, ...]:
         """How the client's environment differs now from the manifest."""
@@ -255,10 +276,11 @@ def publish(
         bytecode, fresh = _bytecode(resolved, settings, store, stages)
         temporary.callback(remove_compiled, fresh, work=settings.work)
         undo.enter_context(store.lease([layer_key(digest) for digest in bytecode.values()]))
-        if _pack([*resolved.layers, *fresh], settings, store, stages):
+        outline, new = _outline(resolved, store, stages, undo) if settings.streaming else (None, [])
+        if _pack([*resolved.layers, *fresh, *new], settings, store, stages):
             store.prune()  # it has grown: what nobody used for a day makes room
         with stages.stage("kit") as stage:
-            manifest = _manifest(resolved, bytecode)
+            manifest = _manifest(resolved, bytecode, outline)
             kit = _kit_manifest(manifest)
             script = bootstrap_script()
             keys = [manifest_key(manifest.id), manifest_key(kit.id), kit_key(kit.id), script_key(digest_bytes(script))]
@@ -281,6 +303,7 @@ def publish(
             options=options,
             python=python,
             loose=tuple(file.path for layer in resolved.layers if layer.kind is LayerKind.CODE for file in layer.files),
+            _order=_order(resolved, store, python) if outline else None,
             _lease=undo.pop_all(),
         )
 
@@ -355,6 +378,34 @@ def _with_shared(missing: Sequence[LayerSource], layers: Sequence[LayerSource]) 
     return [la for la in layers if la.digest in digests or any(f.entry.path in paths for f in la.files)]
 
 
+def _outline(
+    resolved: Resolved, store: LocalStore, stages: Stages, leases: ExitStack
+) -> tuple[Digest, list[LayerSource]]:
+    """The outline of the environment, leased, and its layer if it had to be made now."""
+    with stages.stage("outline") as stage:
+        note = outline_key(resolved.layers, resolved.snapshot)
+        known = Digest((store.get_bytes(note) or b"").decode("ascii", "replace"))
+        if is_digest(known):
+            leases.enter_context(store.lease([layer_key(known)]))
+            if store.has(layer_key(known)):
+                stage.did(outlines=0)
+                stage.summary = "unchanged"
+                return known, []
+        requires = layer_requirements(resolved.snapshot, resolved.plan.target, resolved.layers)
+        made = outline_source(build_outline(resolved.layers, requires))
+        leases.enter_context(store.lease([layer_key(made.digest)]))
+        store.put_bytes(note, made.digest.encode(), replace=True)
+        stage.did(outlines=1)
+        stage.summary = f"{made.size / 1e6:.1f} MB"
+    return made.digest, [made]
+
+
+def _order(resolved: Resolved, store: LocalStore, python: str | None) -> Order:
+    executable = resolved.snapshot.interpreter.executable
+    program = Program(executable=executable) if python else running_program(executable)
+    return Order(program, resolved.snapshot, resolved.layers, store)
+
+
 def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, stages: Stages) -> int:
     """Write the archive of every layer that the store lacks, the largest first so that no core is idle at the end.
 
@@ -382,7 +433,7 @@ def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, 
     return len(missing)
 
 
-def _manifest(resolved: Resolved, bytecode: Mapping[Digest, Digest]) -> Manifest:
+def _manifest(resolved: Resolved, bytecode: Mapping[Digest, Digest], outline: Digest | None) -> Manifest:
     interpreter = resolved.snapshot.interpreter
     refs = [
         LayerRef(
@@ -407,6 +458,7 @@ def _manifest(resolved: Resolved, bytecode: Mapping[Digest, Digest]) -> Manifest
         after=tuple(root.name for root in code if root.position is CodePosition.AFTER),
         kit=resolved.plan.kit,
         needs=dict(sorted(resolved.needs.items())),
+        outline=outline,
     )
 
 

@@ -44,6 +44,11 @@ async def situation() -> dict[str, Any]:
     }
 
 
+async def loaded_in_order() -> tuple[str, ...]:
+    """Top-level names of the modules that this process has loaded, in the order in which it began to."""
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in list(sys.modules)))
+
+
 async def verify_prefix(node: str, timeout: float) -> tuple[int, bytes, str]:
     """Have this process's prefix checked, by a process beside it: reading a gigabyte would stop heartbeats.
 

@@ -15,7 +15,8 @@ from distributed.core import Status
 from likewise.cluster.auto import SyncingClient
 from likewise.cluster.environment import Environment, environment_of
 from likewise.cluster.live import LiveSync
-from likewise.cluster.verify import SCHEDULER, client_differences, stale_differences, verify_nodes
+from likewise.cluster.node_side import loaded_in_order
+from likewise.cluster.verify import SCHEDULER, ask, client_differences, stale_differences, verify_nodes
 from likewise.console.render import ConsoleReporter, default_reporter
 from likewise.errors import ClusterError, UsageError, VerifyError
 from likewise.events import Reporter
@@ -26,6 +27,8 @@ from likewise.stages import Stages
 
 if TYPE_CHECKING:
     from likewise.sync import Prepared
+
+_LAST_LOOK = 2.0  # seconds that the end of a cluster waits for what makes the next start quicker
 
 
 class PackageSync(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +152,22 @@ class Replica:
         """Leave the terminal as it was, where the reporter is our own."""
         if self._own_reporter and isinstance(self._reporter, ConsoleReporter):
             self._reporter.close()
+
+    async def _close(self) -> None:
+        if self.status is Status.running:
+            with suppress(Exception):  # whatever is wrong with it, the cluster ends
+                await asyncio.wait_for(self._remember(), _LAST_LOOK)
+        await super()._close()  # type: ignore[misc]
+
+    async def _remember(self) -> None:
+        """Note what a worker has loaded, and in which order: the next launch has it brought in this order."""
+        prepared, workers = self._prepared, list(self.scheduler_info["workers"])
+        if prepared is None or not prepared.streams or not workers:
+            return
+        async with Client(self, asynchronous=True, set_as_default=False) as client:
+            modules = await ask(client, workers[0], _LAST_LOOK, loaded_in_order)
+        if not isinstance(modules, Exception):
+            prepared.remember(modules)
 
     def _end_replica(self) -> None:
         """Give back what was taken. May be called more than once."""

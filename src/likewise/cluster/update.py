@@ -352,11 +352,10 @@ class Update:
     # Telling
 
     def _shipped(self) -> dict[str, Any]:
-        old = {digest for ref in self._old.manifest.layers for digest in (ref.digest, ref.bytecode)}
-        digests = {d: ref.name for ref in self._new.manifest.layers for d in (ref.digest, ref.bytecode) if d}
-        new = {digest: name for digest, name in digests.items() if digest not in old}
+        new = set(self._new.manifest.digests()) - set(self._old.manifest.digests())
         size = sum(self._new.store.path(layer_key(digest)).stat().st_size for digest in new)
-        return {"layers": tuple(dict.fromkeys(new.values())), "shipped_bytes": size}
+        names = [ref.name for ref in self._new.manifest.layers if not new.isdisjoint((ref.digest, ref.bytecode))]
+        return {"layers": tuple(dict.fromkeys(names)), "shipped_bytes": size}
 
     def _tell(self, stale: Sequence[Change]) -> None:
         if stale:

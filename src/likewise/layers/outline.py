@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from likewise.errors import LayerError
 from likewise.model.digest import digest_bytes
+from likewise.model.keys import note_key
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, encode_listing, layer_source
-from likewise.model.outline import OUTLINE_PATH, Outline, OutlinedLayer, is_outlined
+from likewise.model.outline import FORMAT, OUTLINE_PATH, Outline, OutlinedLayer, is_outlined
+from likewise.model.snapshot import Snapshot
 
 
 def build_outline(layers: Sequence[LayerSource], requires: Mapping[str, Sequence[str]]) -> Outline:
@@ -43,6 +47,13 @@ def build_outline(layers: Sequence[LayerSource], requires: Mapping[str, Sequence
             for layer in outlined
         )
     )
+
+
+def outline_key(layers: Sequence[LayerSource], snapshot: Snapshot) -> str:
+    """The store's key under which it is noted what the outline of this environment is."""
+    requires = [(one.name, one.requires, one.provides_extras) for one in snapshot.distributions]
+    known = FORMAT, snapshot.interpreter.version, [(layer.name, layer.digest) for layer in layers], requires
+    return note_key("outline", digest_bytes(msgspec.json.encode(known)))
 
 
 def outline_source(outline: Outline) -> LayerSource:

@@ -63,6 +63,10 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         The version of likewise that made it.
     files : dict
         Name → sha256 of every other file.
+    stream : bool
+        Whether processes start before all layers have arrived.
+    first : tuple of str
+        Names of the layers that are wanted first then.
     """
 
     manifest: Digest
@@ -74,6 +78,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     likewise: str
     files: dict[str, Digest]
+    stream: bool = False
+    first: tuple[str, ...] = ()
 
     @property
     def kit(self) -> str:

@@ -32,6 +32,11 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
         The address of the cluster's hub. With it and `cluster` the node starts its agent.
     ask : bool
         Whether the node asks the scheduler for the current manifest, cluster and hub before anything else.
+    stream : bool
+        Whether Python starts before all layers are there, when the manifest has an outline: an import waits for what
+        it needs.
+    first : tuple of str
+        Names of the layers that are needed first, the most urgent first: they are laid out in this order.
     need_bytes, need_files : int
         The space and the number of files that a place must have room for when the node chooses it.
     """
@@ -46,6 +51,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = ""
     hub: str = ""
     ask: bool = False
+    stream: bool = False
+    first: tuple[str, ...] = ()
     need_bytes: int = 0
     need_files: int = 0
 
@@ -64,13 +71,14 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
             "--hub": self.hub,
             "--need-bytes": str(self.need_bytes or ""),
             "--need-files": str(self.need_files or ""),
+            "--first": ",".join(self.first),
             "--command": command,
         }
         return [
             "sh", self.script, "--cache", self.cache, "--manifest", self.manifest,
             "--kit", self.kit, "--kit-id", self.kit_id, "--kit-sha256", self.kit_sha256,
             *(word for name, value in optional.items() if value for word in (name, value)),
-            *(["--ask"] if self.ask else []), "--",
+            *(["--ask"] if self.ask else []), *(["--stream"] if self.stream else []), "--",
         ]  # fmt: skip
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from likewise.model.layer import LayerKind, LayerSource
 from likewise.model.snapshot import Distribution, Snapshot
 from likewise.model.target import Target
 
@@ -76,6 +77,12 @@ class RequirementGraph:
                 waiting.extend(self.requires(name))
         return frozenset(found)
 
+    def mentions(self, name: str, among: Collection[str]) -> frozenset[str]:
+        """Those of `among` that `name` requires on the target, all of its own extras counted."""
+        found = [r for r in self._parsed.get(name, ()) if canonicalize_name(r.name) in among]
+        extras = self._distributions[name].provides_extras if found else ()
+        return frozenset(canonicalize_name(r.name) for r in found if self._applies(r, extras))
+
     def _solve_extras(self) -> dict[str, frozenset[str]]:
         """Edges, found again until no further extra is asked for."""
         while True:
@@ -95,6 +102,46 @@ class RequirementGraph:
             return True
         choices = ["", *extras]
         return any(requirement.marker.evaluate({**self._environment, "extra": extra}) for extra in choices)
+
+
+def layer_requirements(snapshot: Snapshot, target: Target, layers: Sequence[LayerSource]) -> dict[str, tuple[str, ...]]:
+    """Which of `layers` have to be there before modules of one of them may work, by name and directly.
+
+    What a module imports it waits for by itself. This is about what is found in other ways: libraries of another
+    distribution by their paths, and whatever else a distribution may expect of those that it requires. Extras that
+    nobody asks for would make half of an environment wait for the other half, so they count only where the required
+    distribution has no code of its own: nobody imports it, so it can only be found by its path (``nvidia-cublas-cu12``
+    by tensorflow). The native layer is required by all: which of its libraries an object loads depends on others, too.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Its distributions say what they require.
+    target : Target
+    layers : sequence of LayerSource
+        All layers of the environment.
+    """
+    graph = RequirementGraph(snapshot, target)
+    shipped = {layer.name for layer in layers if layer.kind is LayerKind.DISTRIBUTION}
+    native = {layer.name for layer in layers if layer.kind is LayerKind.NATIVE}
+    passive = {layer.name for layer in layers if layer.kind is LayerKind.DISTRIBUTION and not _has_code(layer)}
+    found: dict[str, tuple[str, ...]] = {}
+    for layer in layers:
+        needs = set(native)
+        if layer.kind is LayerKind.DISTRIBUTION:
+            needs |= (graph.requires(layer.name) & shipped) | graph.mentions(layer.name, passive)
+        if layer.kind is not LayerKind.INTERPRETER:
+            found[layer.name] = tuple(sorted(needs - {layer.name}))
+    return found
+
+
+def _has_code(layer: LayerSource) -> bool:
+    """Whether importing anything of the layer would run a line of it."""
+    return any(
+        (path.endswith((".py", ".pyc")) and file.entry.size > 0) or path.endswith(".so")
+        for file in layer.files
+        if (path := file.entry.path).startswith("purelib/")
+    )
 
 
 def _parse(distribution: Distribution) -> Iterable[Requirement]:

@@ -340,7 +340,7 @@ class ReplicaQueue(Replica):
             self._watching.cancel()
             self._watching = None
         try:
-            await super()._close()  # type: ignore[misc]
+            await super()._close()
         finally:
             if self._hub is not None:
                 await self._hub.close()

@@ -61,6 +61,8 @@ class Machine:
             kit_sha256=prepared.kit_sha256,
             cluster=cluster,
             hub=hub,
+            stream=prepared.streams,
+            first=prepared.first,
         )
 
     async def attempt(self, work: Awaitable[Any]) -> None:

@@ -147,8 +147,10 @@ class Shipment:
             self._prepared.store.remove(layer_key(digest))
 
     def _name(self, digest: Digest) -> str:
-        refs = self._prepared.manifest.layers
-        return next((ref.name for ref in refs if digest in (ref.digest, ref.bytecode)), digest[:12])
+        manifest = self._prepared.manifest
+        if digest == manifest.outline:
+            return "outline"
+        return next((ref.name for ref in manifest.layers if digest in (ref.digest, ref.bytecode)), digest[:12])
 
     def _advanced(self, event: StageAdvanced) -> None:
         self._stage.advance(event.amount, event.item)
