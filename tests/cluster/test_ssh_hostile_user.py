@@ -70,7 +70,9 @@ my $port = shift;
 my $listener = IO::Socket::INET->new(LocalPort => $port, Listen => 5, ReuseAddr => 1) or die;
 while (my $client = $listener->accept) {
     open(my $file, '>>', '/tmp/own/heard'); print $file "$port\\n"; close $file;
-    print $client "HTTP/1.0 200 OK\\r\\n\\r\\nhostile"; close $client;
+    print $client "HTTP/1.0 200 OK\\r\\n\\r\\nhostile"; shutdown($client, 1);
+    1 while sysread($client, my $question, 4096); # closing with something unread would reset the connection
+    close $client;
 }
 """
 """Listens where Dask does by default."""
