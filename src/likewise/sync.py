@@ -338,7 +338,7 @@ def _plan_summary(plan: Plan) -> str:
 def _bytecode(
     resolved: Resolved, settings: Settings, store: LocalStore, stages: Stages
 ) -> tuple[dict[Digest, Digest], list[LayerSource]]:
-    """The bytecode layer of each layer (by digest), and those that had to be compiled now."""
+    """The bytecode layer of each layer (by digest), and those that had to be made now."""
     interpreter = resolved.snapshot.interpreter
     kind = f"bytecode-{interpreter.cache_tag}-{interpreter.magic}"
     with stages.stage("bytecode", unit="files") as stage:
@@ -349,7 +349,7 @@ def _bytecode(
             if note is not None and (digest is None or store.has(layer_key(digest))):
                 known[layer.digest] = digest
         missing = _with_shared([layer for layer in resolved.layers if layer.digest not in known], resolved.layers)
-        compiled = compile_layers(
+        made = compile_layers(
             missing,
             python=interpreter.executable,
             work=settings.work,
@@ -357,13 +357,16 @@ def _bytecode(
             progress=stage.advance,
         )
         for layer in missing:
-            source = compiled.get(layer.digest)
+            source = made.layers.get(layer.digest)
             known[layer.digest] = source.digest if source else None
             note = source.digest.encode() if source else _NO_BYTECODE
             store.put_bytes(note_key(kind, layer.digest), note, replace=True)
-        stage.did(compiled=len(missing))
-        stage.summary = f"{counted(len(missing), 'layer')} compiled, {len(resolved.layers) - len(missing)} unchanged"
-    return {layer: code for layer, code in known.items() if code}, list(compiled.values())
+        stage.did(compiled=len(missing), taken=made.taken, modules=made.taken + made.compiled)
+        stage.summary = (
+            f"{counted(made.compiled, 'module')} compiled, {made.taken} taken from the prefix, "
+            f"{counted(len(resolved.layers) - len(missing), 'layer')} unchanged"
+        )
+    return {layer: code for layer, code in known.items() if code}, list(made.layers.values())
 
 
 def _with_shared(missing: Sequence[LayerSource], layers: Sequence[LayerSource]) -> list[LayerSource]:

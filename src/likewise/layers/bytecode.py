@@ -1,8 +1,10 @@
-"""Bytecode for the modules of layers, compiled from the layers' own sources by the interpreter that will run it.
+"""Bytecode for the modules of layers, made by the interpreter that will run it from the layers' own sources.
 
-What lies in the user's ``__pycache__`` is never used: a file with the right source hash and other code in it would
-run on every node. Files are named neutrally in the code (``numpy/__init__.py``); importlib puts the real place there
-when it loads them.
+What that interpreter has made before, and would load from the ``__pycache__`` beside a source, is taken from there:
+it is what the user runs already, and compiling everything anew takes a minute for a large environment. It is taken if
+and only if the interpreter would, for the very source that the layer has; the rules are in `likewise.layers.compiler`.
+All else is compiled. Files are named neutrally in the code (``numpy/__init__.py``), in what was taken too; importlib
+puts the real place there when it loads them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from likewise.errors import LayerError
-from likewise.layers.compiler import SCRIPT
+from likewise.layers import compiler
 from likewise.model.digest import Digest
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
 
@@ -36,7 +38,7 @@ _BATCH_BYTES, _BATCH_FILES = 1 << 20, 100
 
 
 class _Task(NamedTuple):
-    """One module to compile. `target` is where the pyc goes, beneath `work`; the cache tag is not known yet."""
+    """One module that needs bytecode."""
 
     layer: Digest
     file: SourceFile
@@ -47,17 +49,34 @@ class _Compiled(NamedTuple):
     sha256: Digest
     size: int
     path: str
+    taken: bool
+
+
+class Bytecode(NamedTuple):
+    """What `compile_layers` made.
+
+    Attributes
+    ----------
+    layers : dict of Digest to LayerSource
+        From a source layer's digest to its bytecode layer; a layer without modules has none.
+    taken, compiled : int
+        Modules whose bytecode the interpreter had already, and those that were compiled now.
+    """
+
+    layers: dict[Digest, LayerSource]
+    taken: int
+    compiled: int
 
 
 def count_modules(sources: Iterable[LayerSource]) -> int:
-    """How many files `compile_layers` will compile: the total of its progress."""
+    """How many modules `compile_layers` will make bytecode of: the total of its progress."""
     return sum(1 for source in sources for _ in _modules(source))
 
 
 def compile_layers(
     sources: Sequence[LayerSource], *, python: str, work: Path, jobs: int = 0, progress: Progress | None = None
-) -> dict[Digest, LayerSource]:
-    """Compile every importable module of `sources`.
+) -> Bytecode:
+    """Make bytecode of every importable module of `sources`: the one that `python` has already, or a new one.
 
     Files that don't compile are left out: test data, templates, Python 2. So is one that crashes the interpreter.
 
@@ -76,8 +95,7 @@ def compile_layers(
 
     Returns
     -------
-    dict of Digest to LayerSource
-        From a source layer's digest to its bytecode layer; a layer without modules has none.
+    Bytecode
 
     Raises
     ------
@@ -88,7 +106,7 @@ def compile_layers(
     by_digest = {source.digest: source for source in sources}
     tasks = _unique(by_digest.values())
     if not tasks:
-        return {}
+        return Bytecode({}, 0, 0)
     folder = _new_folder(work)
     try:
         compiled, tag = _Pool(python, folder, progress).run(tasks, jobs or os.cpu_count() or 1)
@@ -96,7 +114,9 @@ def compile_layers(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     layers = (_layer(source, compiled, tag) for source in by_digest.values())
-    return {digest: layer for digest, layer in zip(by_digest, layers, strict=True) if layer.files}
+    made = {digest: layer for digest, layer in zip(by_digest, layers, strict=True) if layer.files}
+    taken = sum(one.taken for one in compiled.values())
+    return Bytecode(made, taken, len(compiled) - taken)
 
 
 def remove_compiled(layers: Iterable[LayerSource], *, work: Path) -> None:
@@ -105,7 +125,7 @@ def remove_compiled(layers: Iterable[LayerSource], *, work: Path) -> None:
     Parameters
     ----------
     layers : iterable of LayerSource
-        All that one or several calls of `compile_layers` returned.
+        All that one or several calls of `compile_layers` made.
     work : Path
         As given to them.
     """
@@ -185,6 +205,7 @@ class _Pool:
         self._lock = threading.Lock()
         self._stopped = False
         self._tag = ""
+        self._program = Path(compiler.__file__).read_text(encoding="utf-8") + "\nserve()\n"
 
     def run(self, tasks: dict[tuple[str, Digest], _Task], jobs: int) -> tuple[dict[tuple[str, Digest], _Compiled], str]:
         """Compile all of `tasks`. Whatever ends it, Ctrl-C included, no child outlives it."""
@@ -215,19 +236,21 @@ class _Pool:
                 batch = self._queue.popleft()
             except IndexError:
                 break
-            done = self._compile(child, batch)
-            if done < len(batch):  # it died in batch[done]: go on without that file
+            rest = batch[self._compile(child, batch) :]
+            if rest:  # it died in one of these: in which shows when each goes alone, and that one is left out
                 _close(child)
-                self._queue.appendleft(batch[done + 1 :])
-                self._advance(1)
+                if len(rest) == 1:
+                    self._advance(1)
+                else:
+                    self._queue.extendleft([task] for task in reversed(rest))
                 child = self._start()
         if child:
             _close(child)
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """A child that has said hello; None once the pool is stopped."""
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        argv = [self._python, "-S", "-s", "-B", "-W", "ignore", "-c", SCRIPT]
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k == "PYTHONPYCACHEPREFIX"}
+        argv = [self._python, "-S", "-s", "-B", "-W", "ignore", "-c", self._program]
         with self._lock:
             if self._stopped:
                 return None
@@ -257,7 +280,7 @@ class _Pool:
         )
 
     def _compile(self, child: subprocess.Popen[bytes], batch: list[_Task]) -> int:
-        """Have `batch` compiled; how many files were answered, fewer than all when the child died."""
+        """Have `batch` compiled; how many modules were answered, fewer than all when the child died."""
         assert child.stdin and child.stdout
         targets = [str(self._work / task.layer / _pyc(task.file.entry.path, self._tag)) for task in batch]
         rows = [
@@ -269,13 +292,17 @@ class _Pool:
             child.stdin.flush()
         except BrokenPipeError:
             return 0
-        for index, (task, target) in enumerate(zip(batch, targets, strict=True)):
+        done = 0
+        while done < len(batch):
             line = child.stdout.readline()
-            if not line:
-                return index
-            self._take(task, target, json.loads(line))
-            self._advance(1)
-        return len(batch)
+            if not line.endswith(b"\n"):
+                break
+            answers = json.loads(line)
+            for (_, _, _, target), task, answer in zip(rows[done:], batch[done:], answers, strict=False):
+                self._take(task, target, answer)
+            done += len(answers)
+            self._advance(len(answers))
+        return done
 
     def _source(self, task: _Task) -> str:
         if task.file.data is None:
@@ -285,10 +312,10 @@ class _Pool:
         path.write_bytes(task.file.data)
         return str(path)
 
-    def _take(self, task: _Task, target: str, answer: list[str | int] | str) -> None:
-        if isinstance(answer, list):
-            digest, size = answer
-            self._compiled[task.name, task.file.entry.sha256] = _Compiled(Digest(str(digest)), int(size), target)
+    def _take(self, task: _Task, target: str, answer: tuple[str, int, bool] | str) -> None:
+        if not isinstance(answer, str):
+            digest, size, taken = answer
+            self._compiled[task.name, task.file.entry.sha256] = _Compiled(Digest(digest), size, target, taken)
         elif answer == "changed":
             raise LayerError(
                 f"{task.file.path} changed while it was being compiled.", where=task.name, todo="Run again."
