@@ -353,6 +353,7 @@ def test_manifest_id_depends_on_every_field() -> None:
         "after": ("code-0",),
         "kit": (),
         "needs": {"GLIBC": "2.99"},
+        "outline": ONE,
         "format": 2,
     }
     assert set(MANIFEST.__struct_fields__) == set(other)

@@ -165,7 +165,7 @@ def _read(path: str) -> bytes:
 
 
 def _recall(notes: Notes, kind: str, key: Digest) -> tuple[str, ...] | None:
-    with suppress(msgspec.MsgspecError, StoreError):
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError, StoreError):
         data = notes.get_bytes(note_key(kind, key))
         return None if data is None else _NAMES.decode(data)
     return None

@@ -50,6 +50,16 @@ class OutlinedLayer(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, bytes]
     requires: tuple[str, ...] = ()
 
+    def entries(self) -> tuple[FileEntry, ...]:
+        """The layer's files.
+
+        Raises
+        ------
+        LayerError
+            When the listing may not be used.
+        """
+        return decode_listing(self.listing, where=self.name)
+
 
 class Outline(msgspec.Struct, frozen=True, kw_only=True):
     """Every layer of a manifest but the interpreter and bytecode, in its order."""
@@ -72,7 +82,7 @@ def decode_outline(data: bytes) -> Outline:
     """
     try:
         outline = msgspec.msgpack.decode(data, type=Outline)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # ValueError: a text that is not UTF-8
         raise _damaged(f"can't be read ({error})") from error
     if outline.format != FORMAT:
         raise _damaged(f"has format {outline.format}, and format {FORMAT} is known here")
@@ -101,11 +111,22 @@ def check(outline: Outline, manifest: Manifest) -> tuple[tuple[FileEntry, ...], 
     NodeError
         When anything is damaged, missing, or too much.
     """
+    names = check_names(outline, manifest)
+    return tuple(check_layer(layer, names) for layer in outline.layers)
+
+
+def check_names(outline: Outline, manifest: Manifest) -> frozenset[str]:
+    """The part of `check` that concerns which layers there are; their names.
+
+    Raises
+    ------
+    NodeError
+        See `check`.
+    """
     refs = [ref for ref in manifest.layers if ref.kind is not LayerKind.INTERPRETER]
     if [(ref.name, ref.digest) for ref in refs] != [(layer.name, layer.digest) for layer in outline.layers]:
         raise _damaged("is not that of the manifest")
-    names = {ref.name for ref in refs}
-    return tuple(check_layer(layer, names) for layer in outline.layers)
+    return frozenset(ref.name for ref in refs)
 
 
 def check_layer(layer: OutlinedLayer, names: Set[str]) -> tuple[FileEntry, ...]:
@@ -119,7 +140,7 @@ def check_layer(layer: OutlinedLayer, names: Set[str]) -> tuple[FileEntry, ...]:
     if digest_bytes(layer.listing) != layer.digest:
         raise _damaged(f"has another listing of {layer.name} than the manifest")
     try:
-        entries = decode_listing(layer.listing, where=layer.name)
+        entries = layer.entries()
     except LayerError as error:
         raise _damaged(f"has a listing of {layer.name} that may not be used: {error.what}") from error
     wanted = {entry.path: entry for entry in entries if not entry.link and is_outlined(entry.path)}
@@ -128,7 +149,7 @@ def check_layer(layer: OutlinedLayer, names: Set[str]) -> tuple[FileEntry, ...]:
     for path, content in layer.files.items():
         if digest_bytes(content) != wanted[path].sha256 or len(content) != wanted[path].size:
             raise _damaged(f"has another {path} than the listing of {layer.name}")
-    if not names.issuperset(layer.requires):
+    if not set(layer.requires) <= names:
         raise _damaged(f"says that {layer.name} requires what the manifest lacks")
     return entries
 
