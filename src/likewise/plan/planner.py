@@ -14,7 +14,7 @@ from likewise.errors import PlanError, UnsupportedError, UsageError
 from likewise.model.plan import Action, Decision, Plan
 from likewise.model.snapshot import CodeRoot, Distribution, OriginKind, Problem, Severity, Snapshot
 from likewise.model.target import Target
-from likewise.plan.requirements import RequirementGraph
+from likewise.plan.requirements import RequirementGraph, requirement_graph
 
 FAIL_ON = ("critical-only", "any")
 """What stops a launch: only critical conflicts, or any distribution that can't be replicated as it is."""
@@ -66,7 +66,7 @@ def make_plan(snapshot: Snapshot, target: Target | None = None, options: PlanOpt
     target = target or here
     _check_target(here, target)
     _check_options(snapshot, options)
-    graph = RequirementGraph(snapshot, target)
+    graph = requirement_graph(snapshot, target)
     critical = set(critical_distributions())
     kit = _kit(snapshot, graph)
     kept = _kept(snapshot, graph, options, critical | set(kit))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -104,6 +105,12 @@ class RequirementGraph:
         return any(requirement.marker.evaluate({**self._environment, "extra": extra}) for extra in choices)
 
 
+@lru_cache(maxsize=1)
+def requirement_graph(snapshot: Snapshot, target: Target) -> RequirementGraph:
+    """The graph of `snapshot`; one launch asks for it more than once, and parsing requirements takes long."""
+    return RequirementGraph(snapshot, target)
+
+
 def layer_requirements(snapshot: Snapshot, target: Target, layers: Sequence[LayerSource]) -> dict[str, tuple[str, ...]]:
     """Which of `layers` have to be there before modules of one of them may work, by name and directly.
 
@@ -121,7 +128,7 @@ def layer_requirements(snapshot: Snapshot, target: Target, layers: Sequence[Laye
     layers : sequence of LayerSource
         All layers of the environment.
     """
-    graph = RequirementGraph(snapshot, target)
+    graph = requirement_graph(snapshot, target)
     shipped = {layer.name for layer in layers if layer.kind is LayerKind.DISTRIBUTION}
     native = {layer.name for layer in layers if layer.kind is LayerKind.NATIVE}
     passive = {layer.name for layer in layers if layer.kind is LayerKind.DISTRIBUTION and not _has_code(layer)}
