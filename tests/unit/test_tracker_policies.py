@@ -194,3 +194,26 @@ def test_a_damaged_copy_at_the_hub_counts_once() -> None:
         found.failed(node, "a", HUB, damaged=True)
     assert {t.node for t in finish(found)} == {HUB, *nodes}
     assert not found.unavailable()
+
+
+def test_what_somebody_waits_for_comes_first() -> None:
+    """A layer that is wanted urgently is uploaded, and passed on, before those that were wanted earlier."""
+    found = tracker("n", downloads=1, client_uploads=1)
+    found.want("n", ["a", "b", "c", "d"])
+    assert found.begin() == [Transfer(HUB, "a", CLIENT)]
+    found.want("n", ["d", "c"], urgent=True)
+    found.have(HUB, "a")
+    assert [t.digest for t in finish(found) if t.source == CLIENT] == ["d", "c", "b"]
+
+
+def test_urgency_changes_the_order_of_what_is_there() -> None:
+    """Of layers that the hub has all of, a node gets the urgent one next, however rare the others are."""
+    found = tracker("n", "other", downloads=1)
+    found.have("other", "z")
+    found.in_store([*"abcdefghij", "z"])
+    found.want("n", [*"abcdefghij", "z"])
+    (begun,) = found.begin()
+    found.want("n", ["z"], urgent=True)
+    found.have("n", begun.digest)
+    (following,) = found.begin()
+    assert following.digest == "z"

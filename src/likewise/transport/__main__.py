@@ -1,6 +1,6 @@
 """``python -m likewise.transport COMMAND …``. Started by bootstrap.sh and by clusters, not by people.
 
-agent --cache DIR --cluster ID --hub ADDRESS [--host IP] [--lifeline]
+agent --cache DIR --cluster ID --hub ADDRESS [--host IP] [--first NAME,NAME…] [--lifeline]
     serve this node, and other nodes from it, until no process of the cluster is left here
 hub --cluster ID --host IP [--port N] [--cache DIR] [--store DIR] [--lifeline]
     the same, and know who has what; prints {"hub": ADDRESS} when it listens
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from likewise.transport.agent import Agent
 
 _FLAGS = ("lifeline",)
-_VALUES = ("cache", "cluster", "hub", "host", "port", "store")
+_VALUES = ("cache", "cluster", "hub", "host", "port", "store", "first")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -125,7 +125,8 @@ def _endpoint(command: str, cache: NodeCache, options: dict[str, str]) -> Agent:
 
     if not options.get("hub"):
         raise UsageError("An agent needs --hub.")
-    return Agent(cache, options["hub"], Security(), host=host, port=port)
+    first = options.get("first", "").split(",")
+    return Agent(cache, options["hub"], Security(), host=host, port=port, first=first)
 
 
 async def _until_end(cache: NodeCache, options: dict[str, str], agent: Agent, stopped: asyncio.Event) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -50,12 +50,22 @@ class Agent:
     port : int
     store : str, optional
         A store's directory that can be read here; its archives are served as well.
+    first : sequence of str
+        Names of layers that will be needed first.
     """
 
     role = "worker"
 
     def __init__(
-        self, cache: NodeCache, hub: str, security: Security, *, host: str = "", port: int = 0, store: str = ""
+        self,
+        cache: NodeCache,
+        hub: str,
+        security: Security,
+        *,
+        host: str = "",
+        port: int = 0,
+        store: str = "",
+        first: Sequence[str] = (),
     ) -> None:
         self.cache = cache
         self.hub = hub
@@ -63,6 +73,7 @@ class Agent:
         self.serving = Serving(self.archives)
         self.address = ""
         self._security, self._host, self._port = security, host, port
+        self._first = tuple(first)
         self._wishes: dict[Digest, asyncio.Future[Archive]] = {}
         self._transfers: dict[int, asyncio.Task[None]] = {}  # by the hub's number
         self._origin: dict[Digest, str] = {}
@@ -121,7 +132,7 @@ class Agent:
         found = await in_thread(self.archives.find, digest)
         if found is not None:
             return found
-        wish = self._wish([digest])[0]
+        wish = self._wish([digest], urgent=True)[0]
         found = await in_thread(self.archives.find, digest)
         if found is not None:  # it arrived between the look and the wish, and what is there is not assigned
             self._fulfil(found)
@@ -218,26 +229,24 @@ class Agent:
                     self._transfers[number] = asyncio.create_task(self._transfer(digest, source, sha256))
                     self._transfers[number].add_done_callback(partial(self._over, number))
 
-    def _wish(self, digests: Iterable[Digest]) -> list[asyncio.Future[Archive]]:
-        """Want these; one future for each, which ends when the layer's archive is here."""
+    def _wish(self, digests: Iterable[Digest], *, urgent: bool = False) -> list[asyncio.Future[Archive]]:
+        """Want these; one future for each, which ends when the layer's archive is here. `urgent`: before all others."""
         digests = list(digests)
         new = [digest for digest in digests if digest not in self._wishes]
         for digest in new:
             self._wishes[digest] = asyncio.get_running_loop().create_future()
             self._wishes[digest].add_done_callback(lambda wish: wish.cancelled() or wish.exception())  # seen
-        if new:
-            self._begin(self._want(new))
+        if new or urgent:
+            self._begin(self._want(digests if urgent else new, urgent))
         return [self._wishes[digest] for digest in digests]
 
-    async def _want(self, digests: list[Digest]) -> None:
-        await self._report("want", digests=digests)
+    async def _want(self, digests: list[Digest], urgent: bool) -> None:
+        await self._report("want", digests=digests, urgent=urgent)
 
     async def _prefetch(self, manifest: Manifest) -> None:
-        """Want what the manifest needs and this machine lacks, the largest first, as materialising will ask for it."""
-        sizes: dict[Digest, int] = {ref.bytecode: ref.size // 4 for ref in manifest.layers if ref.bytecode}
-        sizes.update({ref.digest: ref.size for ref in manifest.layers})
+        """Want what the manifest needs and this machine lacks."""
         here = await in_thread(lambda: {*self.archives.unpacked(), *self.archives.whole(), *self.archives.in_kits()})
-        self._wish(sorted(sizes.keys() - here, key=lambda digest: (-sizes[digest], digest)))
+        self._wish(digest for digest in urgency(manifest, self._first) if digest not in here)
 
     # ---- transfers
 
@@ -321,3 +330,19 @@ class Agent:
     def _say(self, what: str) -> None:
         with contextlib.suppress(OSError):  # the log may lie on the very disk that is full
             sys.stderr.write(f"likewise agent: {what}\n")
+
+
+def urgency(manifest: Manifest, first: Sequence[str] = ()) -> list[Digest]:
+    """The digests of a manifest in the order in which they are best fetched, each once.
+
+    What says what is where comes first, then the layers named `first`, each with its bytecode, then the largest.
+    """
+    places = {name: place for place, name in reversed(list(enumerate(first)))}
+    ranked: list[tuple[int, int, Digest]] = []
+    for ref in manifest.layers:
+        place = places.get(ref.name, len(first))
+        ranked.append((place, -ref.size, ref.digest))
+        if ref.bytecode:
+            ranked.append((place, -ref.size // 4, ref.bytecode))
+    outline = [manifest.outline] if manifest.outline else []
+    return list(dict.fromkeys([*outline, *(digest for _, _, digest in sorted(ranked))]))

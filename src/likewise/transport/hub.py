@@ -95,8 +95,8 @@ class Hub(Agent):
         self._assign()
         return self.address
 
-    async def hub_want(self, node: str, digests: list[Digest]) -> None:
-        """A node wants these layers, the most urgent first."""
+    async def hub_want(self, node: str, digests: list[Digest], urgent: bool = False) -> None:
+        """A node wants these layers, the most urgent first; `urgent`: a process waits for them."""
         member = self._members.get(node)
         if member is None:
             return
@@ -105,7 +105,7 @@ class Hub(Agent):
         if not member.told.isdisjoint(digests):  # it heard that they can't be had, and tries again: so does the client
             member.told.difference_update(digests)
             self._tracker.client_can(None)
-        self._tracker.want(node, digests)
+        self._tracker.want(node, digests, urgent=urgent)
         self._assign()
 
     async def hub_transfers(self, node: str, busy: list[int]) -> dict[str, Any]:

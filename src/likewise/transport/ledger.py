@@ -24,6 +24,7 @@ class Node:
         "missing",
         "name",
         "offers",
+        "pressing",
         "running",
         "serving",
         "shunned",
@@ -36,6 +37,7 @@ class Node:
         self.have = 0
         self.offers = 0  # of these, what others may ask it for
         self.missing = 0  # the layers in `wanted`
+        self.pressing = 0  # of the missing ones, those that somebody waits for
         self.waiting = 0  # the layers among whose takers it stands
         self.wanted: dict[Digest, Layer] = {}  # not fetched yet, the most urgent first
         self.running: dict[Digest, Node | None] = {}  # fetched now, from whom; None is the client
@@ -75,6 +77,7 @@ class Ledger:
         self._distrusted: dict[str, set[Digest]] = {}  # by address: it gave damaged copies of these
         self._available = 0  # bit per layer that somebody has
         self._awaited = 0  # bit per layer that has takers in waiting
+        self._pressing = 0  # bit per layer that somebody may be waiting for
         self._doubtful: dict[Digest, None] = {}  # only these can be unavailable
         self._wary: dict[Node, None] = {}  # nodes that don't ask everybody
         self._freed: dict[Node, None] = {}  # may give more than when `begin` looked last

@@ -101,9 +101,12 @@ class Tracker(Ledger):
         self._doubtful.update(dict.fromkeys(d for d in self._layers if not self._can_upload(d)))
         self._hungry[self._hub] = None
 
-    def want(self, node: str, digests: Iterable[Digest]) -> None:
-        """`node` wants these, the most urgent first. May be repeated; what it has or fetches already is passed over."""
-        taker = self._nodes[node]
+    def want(self, node: str, digests: Iterable[Digest], *, urgent: bool = False) -> None:
+        """`node` wants these, the most urgent first. May be repeated; what it has or fetches already is passed over.
+
+        Where they are `urgent`, somebody waits: they come before all that this node wants, and before all uploads.
+        """
+        taker, digests = self._nodes[node], tuple(digests)
         for digest in digests:
             layer = self._layer(digest)
             if (taker.have | taker.missing) & layer.bit or digest in taker.running or digest in taker.arrived:
@@ -111,6 +114,13 @@ class Tracker(Ledger):
             taker.wanted[digest] = layer
             taker.missing |= layer.bit
             self._ensure(taker, layer)
+        if urgent:
+            for waiting in (taker, self._hub):
+                first = {digest: waiting.wanted[digest] for digest in digests if digest in waiting.wanted}
+                waiting.wanted = {**first, **waiting.wanted}
+                for layer in first.values():
+                    waiting.pressing |= layer.bit
+                    self._pressing |= layer.bit
         self._hungry[taker] = None
 
     def received(self, node: str, digest: Digest) -> None:
@@ -197,12 +207,14 @@ class Tracker(Ledger):
         while len(source.serving) < self._uploads:
             offer = source.offers & self._awaited
             while offer:
-                layer = self._rarest(offer, len(self._by_index) if source is self._hub else WINDOW)
+                pressing = offer & self._pressing
+                layer = self._rarest(pressing or offer, len(self._by_index) if source is self._hub else WINDOW)
                 taker = self._draw_taker(layer, source)
                 if taker is not None:
                     self._start(taker, layer, source)
                     break
                 offer ^= layer.bit
+                self._pressing &= ~layer.bit  # whoever waits for it takes it when a slot of his own is free
             else:
                 return
 
@@ -223,8 +235,9 @@ class Tracker(Ledger):
                 return
 
     def _window(self, taker: Node) -> list[Layer]:
-        """What `taker` wants and somebody has: the most urgent, of these the rarest first."""
+        """What `taker` wants and somebody has: what is waited for, else the first ones; of these the rarest first."""
         available = taker.missing & self._available
+        available = available & taker.pressing or available
         if not available:
             return []
         if available.bit_count() <= WINDOW:
@@ -306,6 +319,7 @@ class Tracker(Ledger):
     def _start(self, taker: Node, layer: Layer, source: Node | None) -> None:
         del taker.wanted[layer.digest]
         taker.missing ^= layer.bit
+        taker.pressing &= ~layer.bit
         taker.running[layer.digest] = source
         layer.copies += 1
         if source is None:
