@@ -6,10 +6,10 @@ before anything else is there.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own name for it costs several ms, which every Python of a replica would pay
 if TYPE_CHECKING:
+    from typing import Any
+
     from likewise.cluster.jobqueue import SLURMCluster
     from likewise.cluster.local import Cluster
     from likewise.cluster.ssh.cluster import SSHCluster
@@ -54,6 +54,8 @@ _WHERE = {
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(_WHERE[name]), name)
     globals()[name] = value
     return value

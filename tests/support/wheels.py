@@ -47,6 +47,7 @@ def write_wheel(
     version: str = "1.0",
     record: Mapping[str, str | None] | None = None,
     executable: tuple[str, ...] = (),
+    requires: tuple[str, ...] = (),
 ) -> Path:
     """A wheel with `files`, METADATA and WHEEL.
 
@@ -54,9 +55,10 @@ def write_wheel(
     out; all others get a true line.
     """
     dist_info = f"{name.replace('-', '_')}-{version}.dist-info"
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
     content = {
         **files,
-        f"{dist_info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{dist_info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}".encode(),
         f"{dist_info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     rows: dict[str, str | None] = {path: f"{path},{record_hash(data)},{len(data)}" for path, data in content.items()}

@@ -7,8 +7,11 @@ module and half would not. ``likewise-missed.pth`` in a replica imports this fil
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import Any
+
+TYPE_CHECKING = False  # typing would cost more than all the rest
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
 _modules: set[str] = set()
 _distributions: set[str] = set()
