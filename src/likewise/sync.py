@@ -158,7 +158,7 @@ class Prepared:
     def remember(self, modules: Iterable[str]) -> None:
         """Note in which order a process has loaded `modules` (top-level names): next time it is the order of layers."""
         if self._order is not None:
-            self._order.remember(modules, without=self.manifest.kit)
+            self._order.remember(modules)
 
     def drift(self) -> tuple[Difference, ...]:
         """How the client's environment differs now from the manifest."""
@@ -406,7 +406,7 @@ def _outline(
 def _order(resolved: Resolved, store: LocalStore, python: str | None) -> Order:
     executable = resolved.snapshot.interpreter.executable
     program = Program(executable=executable) if python else running_program(executable)
-    return Order(program, resolved.snapshot, resolved.layers, store)
+    return Order(program, resolved.snapshot, resolved.layers, store, base=resolved.plan.kit)
 
 
 def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, stages: Stages) -> int:

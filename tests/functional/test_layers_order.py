@@ -95,18 +95,24 @@ def test_a_script_that_is_gone_is_no_error(store: LocalStore, tmp_path: Path) ->
 
 
 def test_what_was_loaded_is_remembered(tmp_path: Path) -> None:
-    """Another process finds it; what was guessed and not loaded comes after it, and the kit needs no place."""
+    """Another process finds it; what was guessed and not loaded comes after it."""
     script = tmp_path / "script.py"
     script.write_text("import yaml, numpy")
-    order(LocalStore(tmp_path / "store"), script).remember(
-        ["sys", "google", "numpy", "os", "_yaml", "yaml"], without={"google_a"}
-    )
+    order(LocalStore(tmp_path / "store"), script).remember(["sys", "numpy", "os", "_yaml", "yaml"])
     (tmp_path / "other.py").write_text("import google")
     later = LocalStore(tmp_path / "store")
-    assert order(later, script).first == ("google_b", "numpy", "pyyaml")
-    assert order(later, tmp_path / "other.py").first == ("google_b", "numpy", "pyyaml", "google_a")
+    assert order(later, script).first == ("numpy", "pyyaml")
+    assert order(later, tmp_path / "other.py").first == ("numpy", "pyyaml", "google_a", "google_b")
     other = Program(executable="/elsewhere/bin/python", script=str(script))
     assert Order(other, SNAPSHOT, LAYERS, later).first == ("pyyaml", "numpy")
+
+
+def test_what_is_there_from_the_beginning_needs_no_place(store: LocalStore) -> None:
+    """Neither in what is guessed nor in what is remembered."""
+    ours = Order(Program(executable=PYTHON, names=("yaml", "numpy")), SNAPSHOT, LAYERS, store, base=("pyyaml",))
+    assert ours.first == ("numpy",)
+    ours.remember(["yaml", "google"])
+    assert order(store).first == ("google_a", "google_b")
 
 
 def test_each_script_has_a_memory_of_its_own(store: LocalStore, tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ class Order:
         All layers of the environment.
     notes : Notes
         Where it is remembered from run to run.
+    base : collection of str
+        Names of layers that are there from the beginning, and so need no place in the order.
 
     Attributes
     ----------
@@ -85,20 +87,26 @@ class Order:
         program in the same environment, when this one is new), then what its source imports.
     """
 
-    def __init__(self, program: Program, snapshot: Snapshot, layers: Sequence[LayerSource], notes: Notes) -> None:
+    def __init__(
+        self,
+        program: Program,
+        snapshot: Snapshot,
+        layers: Sequence[LayerSource],
+        notes: Notes,
+        *,
+        base: Collection[str] = (),
+    ) -> None:
         self._program, self._notes = program, notes
-        self._owners = _owners(snapshot, layers)
-        here = {layer.name for layer in layers}
+        later = [layer for layer in layers if layer.name not in base]
+        self._owners = _owners(snapshot, later)
+        here = {layer.name for layer in later}
         remembered = next(filter(None, (_recall(notes, _REMEMBERED, key) for key in _keys(program))), ())
         guessed = self._layers([*_guess(program, layers, notes), *program.names])
         self.first = tuple(dict.fromkeys([*(name for name in remembered if name in here), *guessed]))[:LIMIT]
 
-    def remember(self, modules: Iterable[str], *, without: Collection[str] = ()) -> None:
-        """Keep the order in which a process has loaded `modules` (top-level names) for the next run.
-
-        `without` are layers that need no place in it.
-        """
-        order = [name for name in self._layers(modules) if name not in without][:LIMIT]
+    def remember(self, modules: Iterable[str]) -> None:
+        """Keep the order in which a process has loaded `modules` (top-level names) for the next run."""
+        order = self._layers(modules)[:LIMIT]
         for key in _keys(self._program) if order else ():
             _note(self._notes, _REMEMBERED, key, order)
 
