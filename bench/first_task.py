@@ -1,10 +1,11 @@
-"""From the start of the user's process to the result of the first task, on a node that has nothing.
+"""From the start of the user's process to the result of the first task, beside the other ways to get there.
 
-Every way is one whole process, client imports included, and runs the same first task on one worker with one thread:
-it imports numpy, pandas, sklearn.linear_model, pyarrow, scipy.stats and matplotlib. Ways take turns, so that a machine
-whose speed drifts treats them alike. Closing down is not measured. The page cache is warm for everybody.
+Every way is one whole process, client imports included, and runs the same first task on one worker with one thread: it
+imports the modules that are named with the environment. Ways and environments take turns, so that a machine whose speed
+drifts treats them alike. Closing down is not measured, and what goes on behind the first task is waited for before the
+next run. Wheels come from a simple index on loopback (`simple_index.py`). The page cache is warm for everybody.
 
-Needs a package index for the first preparation, and in the ways that download; `--find-links` replaces both.
+The first preparation needs a package index. A way that can't run is named with its reason, and the others go on.
 """
 
 from __future__ import annotations
@@ -13,233 +14,270 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-FOLDER = REPOSITORY / ".bench"
-CLIENT, DASK, NODE = FOLDER / "client", FOLDER / "dask", FOLDER / "node"
-ASIDE = FOLDER / "aside"
-UV_CACHE, LIKEWISE_CACHE = FOLDER / "uv-cache", FOLDER / "likewise-cache"
+from catalogue import WAYS, Way
+from environments import (
+    ENVIRONMENTS,
+    REPOSITORY,
+    Environment,
+    Place,
+    Unavailable,
+    find_uv,
+    last_words,
+    own_environment,
+    say,
+)
+from memory import Family, adopt_orphans, end_descendants
+from plot import bar_chart
+from report import Run, as_table, summary
+from simple_index import serving
 
-
-@dataclass(frozen=True)
-class Way:
-    """One way: the function in ways.py, the Python that runs it, what is removed before, and what is in the figure."""
-
-    function: str
-    python: Path
-    forget: Callable[[], list[Path]]
-    includes: str
-    environ: dict[str, str]
-
-
-WAYS = {
-    "preinstalled": Way("preinstalled", CLIENT, list, "LocalCluster, bytecode compiled: the limit", {}),
-    "uv, empty cache": Way(
-        "uv",
-        CLIENT,
-        lambda: [NODE, FOLDER / "uv-empty"],
-        "uv venv, downloads, uv pip install, worker",
-        {"UV_CACHE_DIR": str(FOLDER / "uv-empty")},
-    ),
-    "uv, warm cache": Way(
-        "uv", CLIENT, lambda: [NODE], "uv venv, uv pip install by hard links, worker", {"UV_CACHE_DIR": str(UV_CACHE)}
-    ),
-    "PipInstall": Way(
-        "pip",
-        DASK,
-        lambda: [DASK],
-        "LocalCluster that has Dask alone, pip with a warm cache, restart",
-        {"PIP_CACHE_DIR": str(FOLDER / "pip-cache")},
-    ),
-    "likewise, first launch ever": Way(
-        "likewise",
-        CLIENT,
-        lambda: [LIKEWISE_CACHE],
-        "hashing, compiling and packing everything, scheduler, worker, TLS",
-        {},
-    ),
-    "likewise, empty node": Way(
-        "likewise",
-        CLIENT,
-        lambda: [LIKEWISE_CACHE / "node"],
-        "store filled; scan, unpack, check, scheduler, worker, TLS",
-        {},
-    ),
-    "likewise, warm node": Way("likewise", CLIENT, list, "store and node filled; scan, scheduler, worker, TLS", {}),
-}
+TIMEOUT = 1800
+"""Seconds after which a run is ended, and its way left out."""
 
 
 def main() -> int:
     """Prepare, run, print the table."""
     arguments = parse_arguments()
-    uv = find_uv()
-    environ = base_environ(arguments, uv)
-    prepare(uv, arguments.requirements, environ)
-    seconds: dict[str, list[float]] = {name: [] for name in arguments.ways}
-    answers: dict[str, Any] = {}
-    warm_up(arguments.ways, uv, environ)
-    for run in range(arguments.runs):
-        for name in arguments.ways:
-            took, answers[name] = measure(WAYS[name], uv, environ)
-            seconds[name].append(took)
-            say(f"run {run + 1} of {arguments.runs}: {name}: {took:.2f} s")
-    value = summary(seconds, answers, arguments)
+    if arguments.list:
+        print(catalogue())
+        return 0
+    adopt_orphans()
+    load = os.getloadavg()
+    with ExitStack() as stack:
+        benches = [Bench(environment, arguments, stack) for environment in arguments.env]
+        for bench in benches:
+            bench.prepare()
+        for number in range(arguments.runs):
+            for bench in benches:
+                bench.turn(f"run {number + 1} of {arguments.runs}")
+        value = summary([(b.place, b.runs, b.skipped) for b in benches], facts(arguments, load))
+        for bench in benches:
+            bench.clean()
     print(as_table(value))
-    shutil.rmtree(ASIDE, ignore_errors=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(value, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(value, indent=1) + "\n")
+    if arguments.svg:
+        arguments.svg.write_text(bar_chart(value), encoding="utf-8")
     return 0
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="runs of each way; the median counts (default 3)")
-    parser.add_argument(
-        "--requirements", type=Path, default=REPOSITORY / "bench" / "w160.txt", help="what the environment holds"
-    )
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY", help="some of them")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON")
-    parser.add_argument("--find-links", type=Path, metavar="DIR", help="a folder of wheels in place of the index")
-    return parser.parse_args()
+    parser.add_argument("--runs", type=int, default=5, help="runs of each way; the median counts (default 5)")
+    parser.add_argument("--env", nargs="+", choices=list(ENVIRONMENTS), metavar="ENV", help="some of the environments")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), metavar="WAY", help="some of the ways")
+    parser.add_argument("--unrehearsed", action="store_true", help="no uncounted runs first, which fill the caches")
+    parser.add_argument("--list", action="store_true", help="name the environments and the ways, and end")
+    parser.add_argument("--requirements", type=Path, metavar="FILE", help="an environment of your own in place of them")
+    parser.add_argument("--task", nargs="+", metavar="MODULE", default=[], help="what the first task imports in it")
+    parser.add_argument("--wheels", type=Path, metavar="DIR", help="a folder that has all wheels of one environment")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / ".bench", help="where everything is made")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the bar chart there")
+    arguments = parser.parse_args(argv)
+    if arguments.requirements:
+        if not arguments.task:
+            parser.error("--requirements needs --task")
+        arguments.env = [own_environment(arguments.requirements, tuple(arguments.task))]
+    else:
+        arguments.env = [ENVIRONMENTS[name] for name in arguments.env or ENVIRONMENTS]
+    arguments.command = shlex.join(["python", "bench/first_task.py", *(sys.argv[1:] if argv is None else argv)])
+    return arguments
 
 
-def base_environ(arguments: argparse.Namespace, uv: str) -> dict[str, str]:
-    """The environment variables of every process here: nothing that steers a Python."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA", "DASK_"))}
-    kept |= {
-        "BENCH_UV": uv,
-        "BENCH_REQUIREMENTS": str(arguments.requirements.resolve()),
-        "LIKEWISE_CACHE": str(LIKEWISE_CACHE),
-        "UV_CACHE_DIR": str(UV_CACHE),
-        "UV_LINK_MODE": "hardlink",
-    }
-    return kept | ({"BENCH_FIND_LINKS": str(arguments.find_links.resolve())} if arguments.find_links else {})
+def catalogue() -> str:
+    """All environments and ways, with what is said of them."""
+    lines = ["environments:"]
+    lines += [f"  {e.name:22}  {e.about}; the task imports {', '.join(e.task)}" for e in ENVIRONMENTS.values()]
+    return "\n".join([*lines, "ways:", *(f"  {name:42}  {way.includes}" for name, way in WAYS.items())])
 
 
-def find_uv() -> str:
-    """The uv that came with likewise."""
-    from uv import find_uv_bin
-
-    return str(find_uv_bin())
-
-
-def prepare(uv: str, requirements: Path, environ: dict[str, str]) -> None:
-    """The client's environment: the requirements and likewise, bytecode compiled."""
-    say("preparing the client's environment")
-    FOLDER.mkdir(exist_ok=True)
-    install(uv, CLIENT, ["--requirement", str(requirements), "--compile-bytecode"], environ)
-    # Apart from the rest, and always anew: what is measured is the checkout as it is.
-    argv = ["--refresh-package", "likewise", "--reinstall-package", "likewise", "--compile-bytecode", str(REPOSITORY)]
-    index = {k: v for k, v in environ.items() if k != "BENCH_FIND_LINKS"}
-    install(uv, CLIENT, argv, index)
-
-
-def install(uv: str, venv: Path, arguments: list[str], environ: dict[str, str]) -> None:
-    """Install into the venv, made when it is not there."""
-    if not (venv / "bin" / "python").exists():
-        run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)], environ)
-    links = environ.get("BENCH_FIND_LINKS")
-    offline = ["--no-index", "--find-links", links] if links else []
-    run([uv, "pip", "install", "--quiet", "--python", str(venv / "bin" / "python"), *offline, *arguments], environ)
-
-
-def warm_up(ways: list[str], uv: str, environ: dict[str, str]) -> None:
-    """Whatever presumes something gets one uncounted run: it fills pip's cache, or the store and the node cache."""
-    if "PipInstall" in ways:
-        say("filling pip's cache")
-        measure(WAYS["PipInstall"], uv, environ)
-    if any(name.startswith("likewise") for name in ways):
-        say("filling the store")
-        measure(WAYS["likewise, warm node"], uv, environ)
-
-
-def measure(way: Way, uv: str, environ: dict[str, str]) -> tuple[float, Any]:
-    """One run: forget what the way must not find, start the process, wait for its end; seconds to the first result."""
-    for path in way.forget():
-        put_aside(path)
-    if way.python == DASK:
-        wanted = [f"{name}=={version_of(name)}" for name in ("dask", "distributed")]
-        install(uv, DASK, [*wanted, "pip", "--compile-bytecode"], environ)
-    argv = [str(way.python / "bin" / "python"), str(REPOSITORY / "bench" / "ways.py"), way.function, str(FOLDER)]
-    started = time.monotonic()
-    answer = json.loads(run(argv, {**environ, **way.environ}).splitlines()[-1])
-    return answer.pop("at") - started, answer
-
-
-def put_aside(path: Path) -> None:
-    """Take `path` away without deleting it: ext4 makes new files slowly for a while after many were removed."""
-    if path.exists():
-        ASIDE.mkdir(exist_ok=True)
-        path.rename(tempfile.mkdtemp(dir=ASIDE) + "/it")
-
-
-def version_of(distribution: str) -> str:
-    """The version that the client's environment has."""
-    code = f"import importlib.metadata as m; print(m.version({distribution!r}))"
-    return run([str(CLIENT / "bin" / "python"), "-c", code], dict(os.environ)).strip()
-
-
-def run(argv: list[str], environ: dict[str, str]) -> str:
-    """Run a command that must succeed, in a folder without any loose code; returns what it printed."""
-    empty = FOLDER / "cwd"
-    empty.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(argv, env=environ, cwd=empty, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(argv)} exited {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return done.stdout
-
-
-def summary(seconds: dict[str, list[float]], answers: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """All figures as one JSON-serialisable value."""
-    medians = {name: statistics.median(runs) for name, runs in seconds.items()}
-    limit = medians.get("preinstalled")
+def facts(arguments: argparse.Namespace, load: Sequence[float]) -> dict[str, Any]:
+    """What has to be known of a run of the bench."""
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
     return {
-        "requirements": arguments.requirements.name,
-        "index": "local folder" if arguments.find_links else "package index",
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
+        "command": arguments.command,
         "runs": arguments.runs,
-        "ways": {
-            name: {
-                "median": round(medians[name], 3),
-                "seconds": [round(s, 3) for s in runs],
-                "ratio": round(medians[name] / limit, 2) if limit else None,
-                "includes": WAYS[name].includes,
-                **({"stages": answers[name]["stages"]} if "stages" in answers[name] else {}),
-            }
-            for name, runs in seconds.items()
-        },
+        "machine": machine,
+        "load before": [round(number, 2) for number in load],
     }
 
 
-def as_table(value: dict[str, Any]) -> str:
-    """The figures for people."""
-    head = f"{'way':28}  {'median':>7}  {'min':>6}  {'max':>6}  {'ratio':>6}  what the figure includes besides the task"
-    lines = [
-        f"{value['requirements']}, {value['runs']} runs, {value['machine']['cores']} cores, {value['index']}",
-        head,
-    ]
-    for name, way in value["ways"].items():
-        ratio = f"{way['ratio']:6.2f}" if way["ratio"] else "     –"
-        low, high = min(way["seconds"]), max(way["seconds"])
-        lines.append(f"{name:28}  {way['median']:6.2f}s  {low:6.2f}  {high:6.2f}  {ratio}  {way['includes']}")
-    lines.append("\nWhole processes from start to first result, in seconds; ratio to preinstalled. Page cache warm.")
-    return "\n".join(lines)
+class Bench:
+    """The measurement of one environment.
 
+    Parameters
+    ----------
+    environment : Environment
+    arguments : Namespace
+        The command line.
+    stack : ExitStack
+        Ends the package index.
+    """
 
-def say(what: str) -> None:
-    """How far it is."""
-    print(what, file=sys.stderr, flush=True)
+    def __init__(self, environment: Environment, arguments: argparse.Namespace, stack: ExitStack) -> None:
+        self.environment = environment
+        self.place = Place(environment, arguments.folder.absolute(), arguments.requirements, arguments.wheels)
+        self.aside = self.place.folder / "aside"
+        self.ways = list(arguments.ways or environment.ways or WAYS)
+        self.runs: dict[str, list[Run]] = {}
+        self.skipped: dict[str, str] = {}
+        self._unrehearsed = bool(arguments.unrehearsed)
+        self._stack = stack
+        self._index = ""
+
+    def prepare(self) -> None:
+        """Make what the ways presume; those that can't be had are left out, all of them without a client."""
+        try:
+            self._require_space()
+            say(f"{self.environment.name}: preparing the client's prefix")
+            self.place.make_client()
+        except Unavailable as error:
+            self._skip_all(str(error))
+            return
+        for name in list(self.ways):
+            for need in WAYS[name].needs:
+                self._attempt(name, lambda need=need: self._provide(need))  # type: ignore[misc]
+        for name in list(self.ways):
+            if WAYS[name].rehearse and not self._unrehearsed:
+                say(f"{self.environment.name}: {name}: once, uncounted")
+                self._attempt(name, lambda name=name: self.measure(WAYS[name]))  # type: ignore[misc]
+
+    def turn(self, what: str) -> None:
+        """One run of every way."""
+        for name in list(self.ways):
+            self._make_room()
+            self._attempt(name, lambda name=name: self._count(name, what))  # type: ignore[misc]
+
+    def _count(self, name: str, what: str) -> None:
+        run = self.measure(WAYS[name])
+        self.runs.setdefault(name, []).append(run)
+        say(f"{self.environment.name}: {what}: {name}: {run.seconds:.2f} s")
+
+    def _attempt(self, name: str, action: Any) -> None:
+        """Do something for a way; when it fails the way is left out from now on, with the reason."""
+        if name not in self.ways:
+            return
+        try:
+            action()
+        except Unavailable as error:
+            say(f"{self.environment.name}: {name} is left out: {error}")
+            self.ways.remove(name)
+            self.skipped[name] = str(error)
+
+    def _skip_all(self, reason: str) -> None:
+        say(f"{self.environment.name} is left out: {reason}")
+        self.skipped.update(dict.fromkeys(self.ways, reason))
+        self.ways.clear()
+
+    def _provide(self, need: str) -> None:
+        say(f"{self.environment.name}: preparing: {need}")
+        getattr(self.place, f"make_{need}")()
+        if need == "wheels" and not self._index:
+            self._index = self._stack.enter_context(serving(self.place.wheels))
+
+    def measure(self, way: Way) -> Run:
+        """One run: forget what the way must not find, start the process, wait for its end.
+
+        Raises
+        ------
+        Unavailable
+            With the last words of a process that failed.
+        """
+        for name in way.forget:
+            self._put_aside(self.place.folder / name)
+        for step in way.before:
+            getattr(self.place, step)()
+        if way.bytecode_is_new:
+            self._put_bytecode_aside()
+        argv = [self.place.folder / way.python / "bin/python", REPOSITORY / "bench" / "ways.py", way.function]
+        started = time.monotonic()
+        child = subprocess.Popen(
+            list(map(str, argv)),
+            env=self._environ(way, started),
+            cwd=self.place.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        family = Family(child.pid)
+        with family.watched():
+            out, said = self._communicate(child)
+        left = end_descendants()
+        if child.returncode:
+            raise Unavailable(f"exited {child.returncode}: {last_words(said or out)}")
+        return Run(started=started, peaks=family.peaks, left=left, **json.loads(out.splitlines()[-1]))
+
+    def _communicate(self, child: subprocess.Popen[str]) -> tuple[str, str]:
+        try:
+            return child.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            out, said = child.communicate()
+            return out, f"{said}\nnot ready after {TIMEOUT} s"
+
+    def _environ(self, way: Way, started: float) -> dict[str, str]:
+        """The environment variables of a way: nothing that steers a Python, Dask or an installer, but the index."""
+        steering = ("PYTHON", "VIRTUAL_ENV", "CONDA", "DASK_", "LIKEWISE_", "UV_", "PIP_")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(steering)}
+        told = {
+            "started": started,
+            "folder": str(self.place.folder),
+            "modules": self.environment.task,
+            "uv": find_uv(),
+            "index": self._index,
+            "requirements": str(self.place.requirements),
+            "archive": str(self.place.archive),
+        }
+        index = {"UV_DEFAULT_INDEX": self._index, "PIP_INDEX_URL": self._index, "NO_PROXY": "127.0.0.1"}
+        own = {name: str(self.place.folder / folder) for name, folder in way.folders.items()}
+        return {
+            **kept,
+            **own,
+            **({**index, "UV_NO_CONFIG": "1", "PIP_CONFIG_FILE": os.devnull} if self._index else {}),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "BENCH": json.dumps(told),
+        }
+
+    def _put_aside(self, path: Path) -> None:
+        """Take `path` away without deleting it: ext4 makes new files slowly for a while after many were removed."""
+        if path.exists():
+            self.aside.mkdir(exist_ok=True)
+            path.rename(tempfile.mkdtemp(dir=self.aside) + "/it")
+
+    def _put_bytecode_aside(self) -> None:
+        for path in list(self.place.plain.glob("lib/**/__pycache__")):
+            self._put_aside(path)
+
+    def _require_space(self) -> None:
+        free, needs = self.place.free(), self.environment.needs
+        if free < needs:
+            raise Unavailable(f"needs {needs / 1e9:.0f} GB of free disk, and {free / 1e9:.0f} GB are free")
+
+    def _make_room(self) -> None:
+        """Delete what was put aside when there is too little space for more of it, and let the disk come to rest."""
+        if self.aside.exists() and self.place.free() < self.environment.needs / 2:
+            say(f"{self.environment.name}: the disk is nearly full: deleting what was put aside, then a minute of rest")
+            self.clean()
+            os.sync()
+            time.sleep(60)
+
+    def clean(self) -> None:
+        """Delete what was put aside."""
+        shutil.rmtree(self.aside, ignore_errors=True)
 
 
 if __name__ == "__main__":

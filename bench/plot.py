@@ -1,9 +1,10 @@
-"""A plot with two logarithmic axes, as SVG text that needs nothing but a viewer."""
+"""Plots as SVG text that needs nothing but a viewer: one with two logarithmic axes, and bars."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 760, 440
@@ -70,3 +71,73 @@ def _apart(heights: dict[str, float], gap: float = 17) -> dict[str, float]:
     for name, height in sorted(heights.items(), key=lambda item: item[1]):
         last = placed[name] = max(height, last + gap)
     return placed
+
+
+_STYLE = """<style>
+text { fill: #24292f } .quiet { fill: #57606a } .grid { stroke: #d0d7de } .range { stroke: #24292f }
+.limit { fill: #8c959f } .likewise { fill: #2a6fbb } .other { fill: #dd8452 }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6edf3 } .quiet { fill: #9aa4af } .grid { stroke: #3d444d } .range { stroke: #e6edf3 }
+  .limit { fill: #7d8590 } .likewise { fill: #58a6ff } .other { fill: #f0a36b }
+}
+</style>"""
+_LABELS, _BARS, _ROW, _TITLE = 270, 400, 22, 40
+
+
+def bar_chart(value: Mapping[str, Any]) -> str:
+    """What `first_task.py` measured: a bar for each median with the range of its runs, one group per environment.
+
+    It has no background of its own and follows the viewer's choice of light or dark.
+
+    Parameters
+    ----------
+    value : mapping
+        As `report.summary` makes it.
+    """
+    parts: list[str] = []
+    top = 0
+    for name, environment in value["environments"].items():
+        if environment["ways"]:
+            group = _bars(f"{name}: {environment['about']}", environment["ways"], top)
+            parts += group
+            top += _TITLE + _ROW * len(environment["ways"]) + 24
+    machine = value["machine"]
+    runs = f"medians of {value['runs']} runs" if value["runs"] > 1 else "one run"
+    said = f"seconds from the start of the process to the first result; {runs}, {machine['cores']} cores"
+    size = f'viewBox="0 0 {_LABELS + _BARS + 90} {top + 24}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
+    return "\n".join([head, _STYLE, *parts, f'<text class="quiet" x="10" y="{top + 12}">{said}</text>', "</svg>\n"])
+
+
+def _bars(title: str, ways: Mapping[str, Any], top: int) -> list[str]:
+    most = max(max(way["seconds"]) for way in ways.values())
+    step = 10.0 ** math.floor(math.log10(most))
+    step = next(s for s in (step / 5, step / 2, step, 2 * step) if most / s <= 8)
+    scale = _BARS / most
+    bottom = top + _TITLE + _ROW * len(ways)
+    parts = [f'<text x="10" y="{top + 18}" font-weight="bold">{escape(title)}</text>']
+    for number in range(math.floor(most / step) + 1):
+        across = _LABELS + number * step * scale
+        parts.append(f'<path class="grid" d="M{across:.1f} {top + _TITLE - 8}V{bottom}"/>')
+        label = f"{number * step:g}"
+        parts.append(f'<text class="quiet" x="{across:.1f}" y="{bottom + 14}" text-anchor="middle">{label}</text>')
+    for row, (name, way) in enumerate(ways.items()):
+        parts += _bar(name, way, top + _TITLE + row * _ROW, scale)
+    return parts
+
+
+def _bar(name: str, way: Mapping[str, Any], top: int, scale: float) -> list[str]:
+    kind = "likewise" if name.startswith("likewise") else "other"
+    if name.startswith(("preinstalled", "same processes")):
+        kind = "limit"
+    width, middle = way["median"] * scale, top + 7.5
+    low, high = (_LABELS + edge(way["seconds"]) * scale for edge in (min, max))
+    stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in way["stages"].items())
+    ratio = f" ({way['ratio']:.2f} ×)" if way.get("ratio") else ""
+    bar = f'<rect class="{kind}" x="{_LABELS}" y="{top}" width="{width:.1f}" height="15" rx="2">'
+    return [
+        f'<text x="{_LABELS - 8}" y="{top + 12}" text-anchor="end">{escape(name)}</text>',
+        f"{bar}<title>{escape(stages)}</title></rect>",
+        f'<path class="range" d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 3}v6M{high:.1f} {middle - 3}v6"/>',
+        f'<text x="{high + 6:.1f}" y="{top + 12}">{way["median"]:.2f}{ratio}</text>',
+    ]

@@ -29,6 +29,13 @@ def by_hand() -> str:
 
 def main() -> int:
     """Make the environment and run the demo in it; its exit code is ours."""
+    make()
+    environ = {**os.environ, "LIKEWISE_CACHE": str(DEMO / "cache")}
+    return subprocess.run([PYTHON, HERE / "main.py"], env=environ, check=False).returncode
+
+
+def make() -> None:
+    """Make the environment, anew."""
     from uv import find_uv_bin
 
     shutil.rmtree(DEMO, ignore_errors=True)
@@ -40,8 +47,6 @@ def main() -> int:
     make_venv(find_uv_bin(), commit)
     say("one installed package patched by hand")
     patch(module_file("tabulate"))
-    environ = {**os.environ, "LIKEWISE_CACHE": str(DEMO / "cache")}
-    return subprocess.run([PYTHON, HERE / "main.py"], env=environ, check=False).returncode
 
 
 def say(what: str) -> None:

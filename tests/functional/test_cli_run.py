@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import html5lib
 import psutil
 import pytest
 
@@ -109,6 +110,21 @@ def test_a_script_runs_as_python_would_run_it_with_a_cluster(python: Path, cache
         assert prefix.startswith(str(cache)) and prefix != answers["prefix"]
     assert answers["argv"] == ["project/program.py", "--json", "-w"]
     assert (answers["path"], answers["file"]) == (str(tmp_path / "project"), str(program))
+
+
+def test_profile_leaves_a_page_of_the_launch(python: Path, cache: Path, tmp_path: Path) -> None:
+    """With ``--profile`` the run ends as ever, stderr names the page, and it has stages, processes and the script."""
+    program = script(tmp_path, "import dask, sys\nprint(dask.compute(dask.delayed(sum)([1, 2]))[0])\nsys.exit(5)\n")
+    done = run_command(python, "--profile", "program.py", cache=cache, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (5, "3\n"), done.stderr
+    page = tmp_path / "likewise-profile.html"
+    assert str(page) in done.stderr
+    document = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page.read_text("utf-8"))
+    shown = [element.text or "" for element in document.iter() if element.tag.rpartition("}")[2] == "text"]
+    for expected in ("scan", "plan", "pack", "kit", "start", "scheduler", "worker 0", "the script begins"):
+        assert expected in shown
+    assert "never seen joining" not in shown and "did not end" not in shown
+    assert program.read_text().startswith("import dask")  # it was never taken for the page
 
 
 def test_a_script_that_fails_shows_its_own_traceback(python: Path, cache: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import click
 from likewise.cli import options
 from likewise.cli.failure import INTERRUPTED
 from likewise.cli.perspective import as_script
+from likewise.cli.profile import Profile, ProfileCommand
 from likewise.console.render import console_reporter
 from likewise.events import Reporter
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from likewise.cluster.ssh.cluster import SSHCluster
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(cls=ProfileCommand, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("-w", "--workers", type=click.IntRange(min=1), metavar="N", help="Number of workers (on each host).")
 @click.option(
     "--host",
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="OpenSSH configuration for these hosts, in place of the user's (as ssh -F).",
 )
+@click.option(
+    "--profile",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="[FILE.html]",
+    help="Write a page that shows when everything of the launch happened [default: likewise-profile.html].",
+)
 @options.quiet
 @click.argument("script", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -48,6 +55,7 @@ def command(
     workers: int | None,
     hosts: tuple[str, ...],
     ssh_config: str | None,
+    profile: Path | None,
     quiet: bool,
     script: Path,
     arguments: tuple[str, ...],
@@ -58,10 +66,16 @@ def command(
     script ends, however it ends; the exit code is the script's own.
     """
     with as_script(script) as main, _terminable(), ExitStack() as stack:
-        with console_reporter(quiet=quiet) as reporter:
+        with console_reporter(quiet=quiet) as console:
+            reporter: Reporter = console
+            if profile is not None:
+                watcher = stack.enter_context(Profile(profile, str(script), console))
+                reporter = watcher.recorder
             cluster = _start(workers, hosts, ssh_config, reporter)
         stack.callback(cluster.close)
         stack.enter_context(_default_client(cluster))
+        if profile is not None:
+            stack.enter_context(watcher.of(cluster))
         return run_script(main, [str(script), *arguments])
 
 

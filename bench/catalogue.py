@@ -1,0 +1,117 @@
+"""The ways that are measured: what each presumes, what it must not find, and what is in its figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way. All names of folders and files are those below the environment's folder, see `environments.Place`.
+
+    Attributes
+    ----------
+    function : str
+        In `ways.py`.
+    includes : str
+        What the figure includes besides the task.
+    python : str
+        The prefix that runs it.
+    folders : dict
+        Environment variables that name folders.
+    forget : tuple of str
+        What is put aside before a run.
+    before : tuple of str
+        What is made before a run.
+    needs : tuple of str
+        What is made once: methods ``make_…`` of `Place`.
+    rehearse : bool
+        Whether it has one run that does not count, which fills caches.
+    bytecode_is_new : bool
+        Whether the client's prefix has no bytecode when it starts.
+    """
+
+    function: str
+    includes: str
+    python: str = "client"
+    folders: dict[str, str] = field(default_factory=dict)
+    forget: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    rehearse: bool = True
+    bytecode_is_new: bool = False
+
+
+LIMIT = "preinstalled"
+SAME = "same processes"
+_CACHE = {"LIKEWISE_CACHE": "likewise"}
+
+WAYS = {
+    LIMIT: Way("preinstalled", "LocalCluster in the client's prefix, bytecode compiled: the limit"),
+    SAME: Way("same_processes", "scheduler and worker each a process of the client's prefix, started together, no TLS"),
+    "same processes, no dashboard": Way("same_processes_bare", "the same without a dashboard"),
+    "likewise, first launch ever": Way(
+        "likewise",
+        "nothing is known, hashed, packed or on the node; bytecode in the client's prefix",
+        folders=_CACHE,
+        forget=("likewise",),
+        rehearse=False,
+    ),
+    "likewise, first launch ever, no bytecode": Way(
+        "likewise",
+        "the same as uv leaves a prefix: the client compiles what it imports, likewise all",
+        python="plain",
+        folders={"LIKEWISE_CACHE": "likewise-plain"},
+        forget=("likewise-plain",),
+        needs=("plain",),
+        rehearse=False,
+        bytecode_is_new=True,
+    ),
+    "likewise, empty node": Way(
+        "likewise",
+        "store filled, nothing on the node but what the system has",
+        folders=_CACHE,
+        forget=("likewise/node",),
+    ),
+    "likewise, warm": Way("likewise", "store and node filled; scan, scheduler, worker, TLS", folders=_CACHE),
+    "likewise, one changed package": Way(
+        "likewise", "as warm, after one file of one pure package has changed", folders=_CACHE, before=("change_one",)
+    ),
+    "uv, empty cache": Way(
+        "uv_install",
+        "uv venv, download from loopback, uv pip install, worker; no bytecode",
+        folders={"UV_CACHE_DIR": "uv-cold"},
+        forget=("node", "uv-cold"),
+        needs=("wheels",),
+        rehearse=False,
+    ),
+    "uv, warm cache": Way(
+        "uv_install",
+        "uv venv, uv pip install from its cache, worker; no bytecode",
+        folders={"UV_CACHE_DIR": "uv-warm"},
+        forget=("node",),
+        needs=("wheels",),
+    ),
+    "PipInstall": Way(
+        "pip_install",
+        "LocalCluster that has Dask alone, pip with a warm cache, restart",
+        python="dask",
+        folders={"PIP_CACHE_DIR": "pip-cache"},
+        forget=("dask",),
+        before=("make_dask",),
+        needs=("wheels",),
+    ),
+    "Ray runtime_env": Way(
+        "ray_uv",
+        "ray.init that has Ray alone, virtualenv and uv with a warm cache for the task",
+        python="ray",
+        folders={"UV_CACHE_DIR": "uv-ray", "PIP_CACHE_DIR": "pip-cache"},
+        needs=("wheels", "ray"),
+    ),
+    "venv-pack": Way(
+        "venv_pack",
+        "unpacking an archive made before, worker; not the packing",
+        forget=("node",),
+        needs=("archive",),
+    ),
+}

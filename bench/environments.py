@@ -1,0 +1,278 @@
+"""The environments that are measured, and how each is made: prefixes, wheels, archives, all below one folder.
+
+What is made here is prepared once and found again by the next run of the bench; only likewise itself is installed anew,
+since the checkout as it is gets measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+W160_TASK = ("numpy", "pandas", "sklearn.linear_model", "pyarrow", "scipy.stats", "matplotlib")
+GB = 10**9
+
+
+class Unavailable(Exception):
+    """What is wanted can't be had on this machine; the text says why."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment.
+
+    Attributes
+    ----------
+    name, about : str
+        For people.
+    folder : str
+        Where its prefixes are; environments that differ in their task alone share one.
+    task : tuple of str
+        The modules that the first task imports.
+    changed : str
+        The module of a pure distribution, one file of which changes before a launch.
+    ways : tuple of str
+        What is measured unless the command line says otherwise; all when empty.
+    needs : int
+        Free bytes without which it is not begun.
+    """
+
+    name: str
+    about: str
+    folder: str
+    task: tuple[str, ...]
+    changed: str
+    ways: tuple[str, ...] = ()
+    needs: int = 1 * GB
+
+
+_FEW = ("preinstalled", "same processes", "likewise, empty node", "likewise, warm")
+_TORCH = "W160 and torch (the build for CPUs where it can be had); the same task, which does not import torch"
+ENVIRONMENTS = {
+    e.name: e
+    for e in (
+        Environment("demo", "the environment of examples/demo", "demo",
+                    ("numpy", "pandas", "tabulate", "stations", "calibration"), "tabulate"),
+        Environment("w160", "160 distributions, 1.4 GB", "w160", W160_TASK, "jinja2", needs=20 * GB),
+        Environment("w160-torch", _TORCH, "w160-torch", W160_TASK, "jinja2", _FEW, 40 * GB),
+        Environment("w160-torch-imported", "the same, and the task imports torch as well", "w160-torch",
+                    (*W160_TASK, "torch"), "jinja2", _FEW, 40 * GB),
+    )
+}  # fmt: skip
+
+
+def own_environment(requirements: Path, task: tuple[str, ...]) -> Environment:
+    """An environment of the user's: what a requirements file names."""
+    return Environment("own", requirements.name, f"own-{requirements.stem}", task, task[0])
+
+
+class Place:
+    """Where one environment is, and the making of it.
+
+    Parameters
+    ----------
+    environment : Environment
+    base : Path
+        The bench's folder.
+    requirements : Path, optional
+        Of the user's own environment.
+    wheels : Path, optional
+        A folder that has all wheels; they are downloaded otherwise.
+    """
+
+    def __init__(self, environment: Environment, base: Path, requirements: Path | None, wheels: Path | None) -> None:
+        self.environment = environment
+        self.folder = base / environment.folder
+        self.given = requirements
+        self.tools = base / "tools"
+        self.client, self.plain = self.folder / "client", self.folder / "plain"
+        self.dask, self.node = self.folder / "dask", self.folder / "node"
+        self.ray = self.folder / "ray"
+        self.requirements = self.folder / "requirements.txt"
+        self.wheels = wheels or self.folder / "wheels"
+        self.archive = self.folder / "venv-pack.tar.gz"
+        self.cwd = self.folder / "cwd"
+        self.notes = self.folder / "prepared.json"
+
+    def make_client(self) -> None:
+        """The client's prefix, all bytecode compiled, and the list of what is in it."""
+        self.cwd.mkdir(parents=True, exist_ok=True)
+        self._make_prefix(self.client)
+        checked([self.client / "bin/python", "-m", "compileall", "-q", self.client / "lib"], codes=(0, 1))
+        frozen = uv("pip", "freeze", "--quiet", "--python", self.client / "bin/python")
+        names = [line for line in map(self._as_wheel, frozen.splitlines()) if not line.startswith("likewise ")]
+        self.requirements.write_text("".join(f"{name}\n" for name in names if "==" in name))
+
+    def _as_wheel(self, line: str) -> str:
+        """A line of ``pip freeze``, as a version: the demo's local packages are served as wheels, too."""
+        local = {"calibration": "1.4.2", "stations": "0.3.0"}
+        name = line.removeprefix("-e ").partition(" @ ")[0].rstrip("/").rpartition("/")[2]
+        return f"{name}=={local[name]}" if name in local and "==" not in line else line
+
+    def make_plain(self) -> None:
+        """A prefix like the client's without any bytecode, as uv leaves it."""
+        self._make_prefix(self.plain)
+
+    def _make_prefix(self, prefix: Path) -> None:
+        if self.environment.folder == "demo":
+            self._make_demo(prefix)
+        elif not (prefix / "complete").exists():
+            make_venv(prefix)
+            self._install_all(prefix)
+            (prefix / "complete").touch()
+        # Apart from the rest, and always anew: what is measured is the checkout as it is.
+        again = ["--refresh-package", "likewise", "--reinstall-package", "likewise"]
+        pip_install(prefix, *again, REPOSITORY)
+
+    def _make_demo(self, prefix: Path) -> None:
+        """As ``make demo`` makes it."""
+        if not prefix.exists():
+            home = self.folder / f"demo-{prefix.name}"
+            code = "import make_env; make_env.make()"
+            checked([sys.executable, "-c", code, home], cwd=REPOSITORY / "examples" / "demo")
+            prefix.symlink_to(home / "venv")
+
+    def _install_all(self, prefix: Path) -> None:
+        if self.environment.folder != "w160-torch":
+            pip_install(prefix, "--requirement", self.given or REPOSITORY / "bench" / "w160.txt")
+            return
+        w160 = ["--requirement", REPOSITORY / "bench" / "w160.txt"]
+        try:
+            pip_install(prefix, *w160, "torch", "--torch-backend", "cpu", seconds=600)
+        except Unavailable as error:
+            say(f"the build of torch for CPUs can't be had ({_last_line(error)}); trying the default index")
+            pip_install(prefix, *w160, "torch")
+
+    def make_wheels(self) -> None:
+        """Every wheel of the requirements, fetched once; the demo's own packages are built."""
+        done = self.wheels / "complete"
+        if self.wheels.parent != self.folder or (done.exists() and done.read_text() == self.requirements.read_text()):
+            return
+        self.wheels.mkdir(exist_ok=True)
+        wanted = self.requirements.read_text().splitlines()
+        if self.environment.folder == "demo":
+            for name in ("calibration", "stations"):
+                source = REPOSITORY / "examples" / "packages" / name
+                uv("build", "--quiet", "--wheel", "--out-dir", self.wheels, source)
+            wanted = [line for line in wanted if not line.startswith(("calibration==", "stations=="))]
+        (self.folder / "fetch.txt").write_text("\n".join(wanted) + "\n")
+        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        argv += ["--only-binary", ":all:", "--dest", self.wheels, "--requirement", self.folder / "fetch.txt"]
+        checked(argv)
+        done.write_text(self.requirements.read_text())
+
+    def make_dask(self) -> None:
+        """A prefix that has Dask and pip alone."""
+        wanted = [line for line in self.requirements.read_text().splitlines() if line.startswith(("dask=", "distr"))]
+        make_venv(self.dask)
+        pip_install(self.dask, *wanted, "pip", "--compile-bytecode")
+
+    def make_ray(self) -> None:
+        """A prefix that has Ray alone, in the version of the dependency group ``bench-ray``."""
+        if not (self.ray / "complete").exists():
+            make_venv(self.ray)
+            pip_install(self.ray, "--compile-bytecode", "--group", f"{REPOSITORY}/pyproject.toml:bench-ray")
+            (self.ray / "complete").touch()
+
+    def make_archive(self) -> None:
+        """The client's prefix as venv-pack packs it; the seconds it took are noted."""
+        if not (self.tools / "complete").exists():
+            make_venv(self.tools)
+            pip_install(self.tools, "--group", f"{REPOSITORY}/pyproject.toml:bench")
+            (self.tools / "complete").touch()
+        self.archive.unlink(missing_ok=True)
+        started = time.monotonic()
+        checked([self.tools / "bin/venv-pack", "--quiet", "--prefix", self.client.resolve(), "--output", self.archive])
+        size = round(self.archive.stat().st_size / 1e6)
+        self.notes.write_text(json.dumps({"seconds to pack": round(time.monotonic() - started, 1), "MB": size}))
+
+    def archive_notes(self) -> dict[str, Any]:
+        """How long packing took, and how large the archive is."""
+        return dict(json.loads(self.notes.read_text())) if self.notes.exists() else {}
+
+    def change_one(self) -> None:
+        """Change a module's file in the client's prefix by replacing it: written in place, uv's cache would change."""
+        (found,) = [
+            path
+            for name in (f"{self.environment.changed}.py", f"{self.environment.changed}/__init__.py")
+            for path in self.client.glob(f"lib/python*/site-packages/{name}")
+        ]
+        lines = [line for line in found.read_text("utf-8").splitlines() if not line.startswith("# changed at ")]
+        with tempfile.NamedTemporaryFile("w", dir=found.parent, delete=False, encoding="utf-8") as new:
+            new.write("\n".join([*lines, f"# changed at {time.time_ns()}"]) + "\n")
+        shutil.copymode(found, new.name)
+        os.replace(new.name, found)
+
+    def free(self) -> int:
+        """Free bytes of the disk."""
+        existing = next(p for p in (self.folder, *self.folder.parents) if p.exists())
+        return shutil.disk_usage(existing).free
+
+
+def make_venv(prefix: Path) -> None:
+    """An empty virtual environment, unless it is there."""
+    if not (prefix / "bin" / "python").exists():
+        uv("venv", "--quiet", "--python", sys.executable, prefix)
+
+
+def pip_install(prefix: Path, *arguments: str | Path, seconds: float | None = None) -> None:
+    """Install with uv, with the user's own configuration and cache."""
+    uv("pip", "install", "--quiet", "--python", prefix / "bin" / "python", *arguments, seconds=seconds)
+
+
+def find_uv() -> str:
+    """The uv that came with likewise."""
+    from uv import find_uv_bin
+
+    return str(find_uv_bin())
+
+
+def uv(*arguments: str | Path, seconds: float | None = None) -> str:
+    """Run uv; what it printed."""
+    return checked([find_uv(), *arguments], seconds=seconds)
+
+
+def checked(
+    argv: list[str | Path], *, cwd: Path | None = None, codes: tuple[int, ...] = (0,), seconds: float | None = None
+) -> str:
+    """Run a command of the preparation; what it printed.
+
+    Raises
+    ------
+    Unavailable
+        With the command's last words, when it fails.
+    """
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "CONDA", "DASK_"))}
+    try:
+        done = subprocess.run(
+            [str(a) for a in argv],
+            cwd=cwd, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{Path(argv[0]).name} took more than {seconds:.0f} s") from None
+    if done.returncode not in codes:
+        raise Unavailable(f"{Path(argv[0]).name} exited {done.returncode}: {last_words(done.stdout + done.stderr)}")
+    return done.stdout
+
+
+def last_words(text: str, most: int = 600) -> str:
+    """The end of what a process said, in one line."""
+    return " ".join(text.split())[-most:]
+
+
+def _last_line(error: Unavailable) -> str:
+    return str(error)[-160:]
+
+
+def say(what: str) -> None:
+    """How far it is."""
+    print(what, file=sys.stderr, flush=True)
