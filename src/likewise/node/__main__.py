@@ -1,7 +1,10 @@
 """``python -m likewise.node COMMAND …``: what a node does. Started by bootstrap.sh and by the cluster, not by people.
 
-start --cache DIR --manifest ID [--store DIR] [--cluster ID] [--kit DIR] -- ARGS…   make the prefix, become its Python
-materialise (the same options)                                      make the prefix and print where it is
+start --cache DIR --manifest ID [--store DIR] [--cluster ID] [--kit DIR] [--stream yes] [--first NAME,NAME…] -- ARGS…
+                                                                    make the prefix, become its Python; with --stream
+                                                                    as soon as that is possible, the rest follows
+materialise (the same options)                                      make all of the prefix and print where it is
+fill (the same options)                                             go on with a prefix that grows, in the background
 delta --cache DIR --cluster ID --manifest ID --base ID [--store DIR] [--hub ADDRESS]
                                                                     make the delta and print where it is
 verify [--prefix DIR] [--deltas DIR:DIR…] [--node NAME]             print a NodeReport as JSON
@@ -22,10 +25,11 @@ import msgspec
 
 from likewise.errors import LikewiseError, NodeError, UsageError
 from likewise.model.digest import Digest
-from likewise.model.manifest import Manifest
-from likewise.node.cache import open_cache
+from likewise.model.manifest import Manifest, decode_manifest
+from likewise.node.cache import NodeCache, open_cache
+from likewise.node.growing import can_start, is_whole
 from likewise.node.lifeline import watch
-from likewise.node.materialise import is_whole, materialise
+from likewise.node.materialise import materialise
 from likewise.node.sources import AgentSource, DirectoryStore, Store, UnpackedKit
 
 _LIFELINE = "likewise.cluster.lifeline"
@@ -67,7 +71,7 @@ def _option(options: dict[str, str], name: str) -> str:
 
 
 def _start(options: dict[str, str], arguments: list[str]) -> NoReturn:
-    prefix = _prefix(options, arguments)
+    prefix = _prefix(options, arguments, stream=bool(options.get("stream")))
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what is ignored survives exec
         signal.signal(number, signal.SIG_DFL)
     launch = f"{prefix}/launch"
@@ -81,28 +85,84 @@ def _materialise(options: dict[str, str], arguments: list[str]) -> None:
     print(_prefix(options, arguments))
 
 
-def _prefix(options: dict[str, str], arguments: list[str]) -> str:
+def _prefix(options: dict[str, str], arguments: list[str], *, stream: bool = False) -> str:
     old = os.umask(0o022)  # the cache itself is private; only its owner gets this far
     signal.signal(signal.SIGTERM, _stop)
     if _LIFELINE in arguments:  # what will run has its starter at the other end of standard input; so have we
         threading.Thread(target=watch, daemon=True).start()  # exec ends it
     try:
         cache = open_cache(_option(options, "cache"))
-        kit = options.get("kit")
         prefix = cache.prefix(_option(options, "manifest"))
         if is_whole(prefix):
             return prefix
         sources = _sources(options)
-        manifest = _manifest(sources, Digest(options["manifest"]))
-        return materialise(cache, manifest, sources, kit=UnpackedKit(kit) if kit else None)
+        manifest = _own_manifest(prefix, options) or _manifest(sources, Digest(options["manifest"]))
+        if stream and _begin(cache, manifest, sources, options):
+            return prefix
+        return materialise(cache, manifest, sources, kit=_kit(options))
     finally:
         os.umask(old)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def _begin(cache: NodeCache, manifest: Manifest, sources: Sequence[Store], options: dict[str, str]) -> bool:
+    """Make what Python needs to start, and have the rest made in the background. False when that can't be done."""
+    from likewise.node.base import can_stream, make_base
+    from likewise.node.filler import fill_in_background
+
+    kit = _kit(options)
+    if not can_stream(manifest, kit):
+        return False
+    passed_on = ("cache", "manifest", "store", "cluster", "kit", "first")
+    words = [word for name in passed_on if options.get(name) for word in (f"--{name}", _absolute(name, options[name]))]
+    try:
+        make_base(cache, manifest, sources, kit=kit, options=words)
+    except NodeError as error:
+        if error.where != "outline":
+            raise
+        sys.stderr.write(f"likewise: {error} Python starts when everything is there.\n")
+        return False
+    fill_in_background(cache, manifest, sources, kit=kit, first=_first(options))
+    return True
+
+
+def _fill(options: dict[str, str], arguments: list[str]) -> None:
+    from likewise.node.filler import fill_in_background
+
+    cache = open_cache(_option(options, "cache"))
+    prefix = cache.prefix(_option(options, "manifest"))
+    manifest = _own_manifest(prefix, options)
+    if manifest is None or not can_start(prefix):
+        raise NodeError("There is no prefix that could be filled.", where=prefix, todo="Start the cluster again.")
+    if not is_whole(prefix):
+        fill_in_background(cache, manifest, _sources(options), kit=_kit(options), first=_first(options))
+
+
+def _first(options: dict[str, str]) -> list[str]:
+    return [name for name in options.get("first", "").split(",") if name]
+
+
+def _kit(options: dict[str, str]) -> UnpackedKit | None:
+    kit = options.get("kit")
+    return UnpackedKit(os.path.abspath(kit)) if kit else None
+
+
+def _absolute(name: str, value: str) -> str:
+    """A path that is to be used from another working directory; what is none stays as it is."""
+    is_path = name in ("cache", "kit", "store") and value and "://" not in value
+    return os.path.abspath(value) if is_path else value
+
+
+def _own_manifest(prefix: str, options: dict[str, str]) -> Manifest | None:
+    """The manifest, from the prefix when there is one: to complete it no source needs to have it still."""
+    with contextlib.suppress(OSError, NodeError), open(f"{prefix}/manifest.json", "rb") as file:
+        return decode_manifest(file.read(), options["manifest"])
+    return None
+
+
 def _sources(options: dict[str, str]) -> list[Store]:
     """Where layers come from, the nearest first: a store that this machine can read, then the cluster's other nodes."""
-    store, cluster = options.get("store", ""), options.get("cluster", "")
+    store, cluster = _absolute("store", options.get("store", "")), options.get("cluster", "")
     sources: list[Store] = []
     if store and not (cluster and store.startswith("/") and not os.access(store, os.R_OK | os.X_OK)):
         sources.append(_directory_or_server(store))
@@ -163,6 +223,7 @@ def _prune(options: dict[str, str], arguments: list[str]) -> None:
 _COMMANDS: dict[str, Callable[[dict[str, str], list[str]], None]] = {
     "start": _start,
     "materialise": _materialise,
+    "fill": _fill,
     "delta": _delta,
     "verify": _verify,
     "prune": _prune,

@@ -10,6 +10,8 @@
 #   --store DIR           a store's directory; without one that this machine can read, layers come from the agent
 #   --cluster ID --hub ADDRESS   start the node's agent, which fetches layers from other nodes and serves them
 #   --ask                 ask the scheduler that ARGS name for the current manifest, cluster and hub first
+#   --stream              start before all layers are there: an import waits for what it needs
+#   --first NAME,NAME...  the layers that are needed first
 #   --need-bytes N --need-files N   what auto looks for in a place that was never used
 #   --command NAME        start (the default): become the prefix's Python, with ARGS
 #                         materialise: make the prefix and print where it is
@@ -33,10 +35,11 @@ usage() {
 _lw_cache='' _lw_store='' _lw_manifest='' _lw_kit='' _lw_kit_id='' _lw_kit_sha256='' _lw_hub=''
 _lw_cluster=${LIKEWISE_CLUSTER:-} # what starts all processes of a cluster on one machine says it there
 case $_lw_cluster in *[!0-9a-f]*) _lw_cluster='' ;; ????????????????) ;; *) _lw_cluster='' ;; esac
-_lw_runner='' _lw_ask='' _lw_command=start _lw_need_bytes=0 _lw_need_files=0
+_lw_runner='' _lw_ask='' _lw_stream='' _lw_first='' _lw_command=start _lw_need_bytes=0 _lw_need_files=0
 while [ $# -gt 0 ]; do
     [ "$1" = -- ] && { shift; break; }
     [ "$1" = --ask ] && { _lw_ask=yes; shift; continue; }
+    [ "$1" = --stream ] && { _lw_stream=yes; shift; continue; }
     [ $# -ge 2 ] || usage "$1 needs a value"
     case $1 in
         --cache) _lw_cache=$2 ;;
@@ -48,6 +51,7 @@ while [ $# -gt 0 ]; do
         --cluster) _lw_cluster=$2 ;;
         --hub) _lw_hub=$2 ;;
         --command) _lw_command=$2 ;;
+        --first) _lw_first=$2 ;;
         --need-bytes) _lw_need_bytes=$2 ;;
         --need-files) _lw_need_files=$2 ;;
         *) usage "unknown option $1" ;;
@@ -441,7 +445,7 @@ fi
 _lw_prefix=$_lw_cache/prefixes/$_lw_short
 case $_lw_command in
     start | materialise)
-        if [ -f "$_lw_prefix/launch" ]; then
+        if [ -f "$_lw_prefix/launch" ] && ! [ -d "$_lw_prefix/growing" ]; then
             own "$_lw_prefix"
             start_agent
             prune_sometimes
@@ -452,7 +456,8 @@ case $_lw_command in
         need_kit
         start_agent
         kit_python likewise.node.__main__ "$_lw_command" --cache "$_lw_cache" --store "$_lw_store" \
-            --cluster "${_lw_hub:+$_lw_cluster}" --manifest "$_lw_manifest" --kit "$_lw_kit_dir" -- "$@"
+            --cluster "${_lw_hub:+$_lw_cluster}" --manifest "$_lw_manifest" --kit "$_lw_kit_dir" \
+            --stream "$_lw_stream" --first "$_lw_first" -- "$@"
         ;;
 esac
 need_kit

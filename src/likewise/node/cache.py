@@ -1,7 +1,7 @@
 """The node's cache: where things lie, and who may use it.
 
     <cache>/layers/<digest>/<layer path>     unpacked, checked, read-only; <digest>.listing beside it
-    <cache>/prefixes/<first 16 of the id>/   hard links to the layers, and what is generated
+    <cache>/prefixes/<first 16 of the id>/   hard links to the layers, and what is generated (see `growing`, too)
     <cache>/kits/<first 16 of the id>/       unpacked by bootstrap.sh
     <cache>/leases/<host>.<pid>              "<manifest id> <start time of the process> <cluster id>", - for none
     <cache>/used/<first 16 of an id>         modified when a prefix or a kit was last used
@@ -27,7 +27,7 @@ import msgspec
 
 from likewise.errors import NodeError
 from likewise.model.keys import CACHE_TAG
-from likewise.node.disk import check_executable, disk_error, remove_tree
+from likewise.node.disk import READ, check_executable, disk_error, remove_tree
 
 _KINDS = ("layers", "prefixes", "kits", "tmp", "leases", "used", "work", "archives", "agents", "deltas")
 
@@ -50,7 +50,7 @@ class NodeCache(msgspec.Struct, frozen=True):
         return f"{self.root}/layers/{digest}.listing"
 
     def prefix(self, manifest_id: str) -> str:
-        """The prefix with this id. It is complete when it is there."""
+        """The prefix with this id. It is complete when it is there, unless it is growing."""
         return f"{self.root}/prefixes/{manifest_id[:16]}"
 
     def used(self, name: str) -> str:
@@ -126,6 +126,21 @@ def locked(cache: NodeCache) -> Iterator[None]:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(fd)
+
+
+def is_held(path: str) -> bool:
+    """Whether a process has locked the file."""
+    try:
+        fd = os.open(path, READ)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: several may look at once
+        return False
+    except OSError:
+        return True
     finally:
         os.close(fd)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import sys
@@ -15,8 +14,8 @@ import msgspec
 
 from likewise.model.layer import LISTING_MAGIC, LayerKind
 from likewise.model.manifest import Manifest
-from likewise.node.cache import NodeCache, host_name, locked, start_time, sweep
-from likewise.node.disk import READ, remove_tree
+from likewise.node.cache import NodeCache, host_name, is_held, locked, start_time, sweep
+from likewise.node.disk import remove_tree
 
 CODE_MAX_AGE = timedelta(hours=24)
 MAX_AGE = timedelta(days=7)
@@ -146,7 +145,7 @@ class _Expiry:
             if self._prefix_expired(name, manifest, live) and self._remove_prefix(name, manifest):
                 removed.append(name)
             elif manifest:
-                self._kept.update(_digests(manifest))
+                self._kept.update(manifest.digests())
         return tuple(sorted(removed))
 
     def _prefix_expired(self, name: str, manifest: Manifest | None, live: Collection[str]) -> bool:
@@ -166,7 +165,7 @@ class _Expiry:
         if name in live or _EVERYTHING in live:  # somebody started while it was still there
             os.rename(hidden, self._cache.prefix(name))
             return False
-        for digest in _digests(manifest) if manifest else ():
+        for digest in manifest.digests() if manifest else ():
             if _mtime(self._cache.listing(digest)):
                 _touch(self._cache.listing(digest), max(last_use, _mtime(self._cache.listing(digest))))
         remove_tree(hidden)
@@ -220,7 +219,7 @@ class _Expiry:
         live = leased_clusters(self._cache, self._now)
         removed = []
         for cluster, paths in found.items():
-            if cluster in live or _EVERYTHING in live or _is_held(f"{self._cache.place('agents')}/{cluster}.lock"):
+            if cluster in live or _EVERYTHING in live or is_held(f"{self._cache.place('agents')}/{cluster}.lock"):
                 self._keep_deltas(cluster)
                 continue
             if self._age(max(map(_mtime, paths))) > STARTING.total_seconds():
@@ -234,7 +233,7 @@ class _Expiry:
         folder = f"{self._cache.place('deltas')}/{cluster}"
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             manifest = _manifest(f"{folder}/{name}")
-            self._kept.update(_digests(manifest) if manifest else ())
+            self._kept.update(manifest.digests() if manifest else ())
 
     def _remove(self, path: str) -> None:
         hidden = f"{self._cache.place('tmp')}/expired.{os.path.basename(path)}"
@@ -255,26 +254,6 @@ def _manifest(prefix: str) -> Manifest | None:
             return msgspec.json.decode(file.read(), type=Manifest)
     except (OSError, msgspec.MsgspecError):
         return None
-
-
-def _digests(manifest: Manifest) -> set[str]:
-    digests: set[str] = {ref.digest for ref in manifest.layers}
-    return digests | {ref.bytecode for ref in manifest.layers if ref.bytecode}
-
-
-def _is_held(path: str) -> bool:
-    """Whether a process has locked the file."""
-    try:
-        fd = os.open(path, READ)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
 
 
 def _note(cache: NodeCache) -> None:

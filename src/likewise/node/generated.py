@@ -24,12 +24,26 @@ SHEBANG_LIMIT = 127
 
 CODE_PTH = "likewise-code.pth"
 MISSED_PTH = "likewise-missed.pth"
+GATE_PTH = "000-likewise-gate.pth"
+"""Read before every other ``.pth`` file (`site` sorts them): those of distributions may import what is not there."""
 
 _SCRIPT = """\
 import sys
 from {module} import {top}
 if __name__ == "__main__":
     sys.exit({attribute}())
+"""
+_STUB = """\
+#!/bin/sh
+# Written by likewise. It stands here until the layer that has this script is laid out.
+{python} -I -B -c 'from likewise.node.gate import main; main()' wait {path} || exit
+exec {script} "$@"
+"""
+_RESUME = """\
+#!/bin/sh
+# Written by likewise. Goes on filling this prefix, in the background, unless somebody does.
+exec {python} -I -S -B -X utf8 -c 'import importlib, sys
+sys.path.insert(0, sys.argv.pop(1)); importlib.import_module("likewise.node.__main__").main()' {site} fill {options}
 """
 _ENTRY_POINT = re.compile(r"(?P<module>\w+(?:\.\w+)*)\s*:\s*(?P<attribute>\w+(?:\.\w+)*)\s*(?:\[.*\])?")
 _METADATA = re.compile(r"purelib/([^/]+\.(?:dist|egg)-info)/")
@@ -160,6 +174,29 @@ def entry_scripts(text: str, place: Place) -> list[Generated]:
                 data = shebang(place.executable) + body.encode()
                 scripts.setdefault(each, Generated(path=f"bin/{each}", data=data, executable=True))
     return list(scripts.values())
+
+
+def gate_file(place: Place) -> Generated:
+    """What has every Python of a growing prefix wait for what it imports."""
+    line = b"import likewise.node.gate; likewise.node.gate.install()\n"
+    return Generated(path=f"{_site(place)}/{GATE_PTH}", data=line)
+
+
+def stub(path: str, place: Place) -> Generated:
+    """What stands in a growing prefix for a layer's own script at `path`: it waits, and becomes the script."""
+    text = _STUB.format(python=quote(place.executable), path=quote(path), script=quote(f"{place.prefix}/{path}"))
+    return Generated(path=path, data=text.encode(), executable=True)
+
+
+def resume_script(place: Place, options: Sequence[str]) -> bytes:
+    """The script that starts a filler; `options` are those of ``likewise.node fill``.
+
+    It needs neither the kit nor what the prefix does not have yet: ``-S`` leaves the gate out.
+    """
+    words = " ".join(map(quote, options))
+    return _RESUME.format(
+        python=quote(place.executable), site=quote(f"{place.prefix}/{_site(place)}"), options=words
+    ).encode()
 
 
 def _names(name: str, python: str) -> Iterable[str]:

@@ -6,9 +6,10 @@ layers from a queue, the largest first: unpacking keeps a core busy, and Python'
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -20,6 +21,7 @@ from likewise.node.cache import NodeCache, locked, sweep
 from likewise.node.disk import READ, Tree, check_space, disk_error, link_or_copy, remove_tree
 from likewise.node.expiry import prune
 from likewise.node.generated import Generated, Place, environment_files, layer_files
+from likewise.node.growing import can_start, wait_until_whole
 from likewise.node.helpers import run_forked
 from likewise.node.layers import LayerShelf
 from likewise.node.sources import Source, UnpackedKit
@@ -60,40 +62,73 @@ def materialise(
         When a layer can't be had (it is named), two layers contradict each other, or the disk can't take it. Nothing
         half-made is visible then, and the cache stays usable.
     """
+    workers = helpers or len(os.sched_getaffinity(0))
+
+    def fill(shelf: LayerShelf, building: str, place: Place) -> None:
+        lay_out(manifest.layers, shelf, building, place, workers)
+        with Tree(building) as tree:
+            for file in environment_files(manifest, place):
+                write(tree, file)
+
+    prefix = make_prefix(cache, manifest, sources, kit, fill)
+    problems = wait_until_whole(prefix, manifest)  # somebody may have started with it while it grows
+    if problems:
+        raise NodeError(
+            "The prefix can't be completed: " + "; ".join(f"{n}: {p}" for n, p in sorted(problems.items())),
+            where=prefix,
+            todo="Start the cluster again.",
+            details={"layers": problems},
+        )
+    return prefix
+
+
+def make_prefix(
+    cache: NodeCache,
+    manifest: Manifest,
+    sources: Sequence[Source],
+    kit: UnpackedKit | None,
+    fill: Callable[[LayerShelf, str, Place], None],
+) -> str:
+    """Have `fill` lay out a prefix in a new directory, and rename that; unless there is one that can be started.
+
+    Parameters
+    ----------
+    cache, manifest, sources, kit
+        As in `materialise`.
+    fill : callable
+        Called with a shelf of layers, the directory, and the place where its content will be.
+
+    Raises
+    ------
+    NodeError
+        As `materialise`.
+    """
     prefix = cache.prefix(manifest.id)
-    if is_whole(prefix):
+    if can_start(prefix):
         return prefix
     try:
         with locked(cache):
-            if not is_whole(prefix):
+            if not can_start(prefix):
                 prune(cache, have_lock=True)
-                shelf = LayerShelf(cache, sources, kit)
-                _make_or_sweep(cache, manifest, shelf, helpers or len(os.sched_getaffinity(0)))
+                _make_or_sweep(cache, manifest, LayerShelf(cache, sources, kit), fill)
     except OSError as error:
         raise disk_error(error, cache.root) from error
     return prefix
 
 
-def is_whole(prefix: str) -> bool:
-    """Whether the prefix is there. It appears whole; but what cleans up ``/tmp`` may have been at it since."""
-    return os.path.isfile(f"{prefix}/launch")
-
-
-class _Part(msgspec.Struct, frozen=True):
-    """A layer to lay out: that of `ref`, or its bytecode."""
-
-    ref: LayerRef
-    digest: Digest
-
-    @property
-    def is_bytecode(self) -> bool:
-        return self.digest == self.ref.bytecode
-
-
-def _make_or_sweep(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, helpers: int) -> None:
+def _make_or_sweep(
+    cache: NodeCache, manifest: Manifest, shelf: LayerShelf, fill: Callable[[LayerShelf, str, Place], None]
+) -> None:
     for retry in (True, False):
         try:
-            _make(cache, manifest, shelf, helpers)
+            place = Place(prefix=cache.prefix(manifest.id), cache=cache.root, python=manifest.python)
+            building = f"{cache.place('tmp')}/prefix.{manifest.id[:16]}.{os.getpid()}"
+            os.mkdir(building, 0o755)
+            fill(shelf, building, place)
+            if os.path.lexists(place.prefix):
+                os.rename(place.prefix, f"{building}.old")
+            os.rename(building, place.prefix)
+            remove_tree(f"{building}.old")
             return
         except BaseException as error:
             sweep(cache)  # what was being made, by the helpers too, which are gone by now
@@ -101,18 +136,16 @@ def _make_or_sweep(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, help
                 raise
 
 
-def _make(cache: NodeCache, manifest: Manifest, shelf: LayerShelf, helpers: int) -> None:
-    place = Place(prefix=cache.prefix(manifest.id), cache=cache.root, python=manifest.python)
-    building = f"{cache.place('tmp')}/prefix.{manifest.id[:16]}.{os.getpid()}"
-    os.mkdir(building, 0o755)
-    lay_out(manifest.layers, shelf, building, place, helpers)
-    with Tree(building) as tree:
-        for file in environment_files(manifest, place):
-            _write(tree, file)
-    if os.path.lexists(place.prefix):
-        os.rename(place.prefix, f"{building}.old")
-    os.rename(building, place.prefix)
-    remove_tree(f"{building}.old")
+class Part(msgspec.Struct, frozen=True):
+    """A layer to lay out: that of `ref`, or its bytecode."""
+
+    ref: LayerRef
+    digest: Digest
+
+    @property
+    def is_bytecode(self) -> bool:
+        """Which of the two."""
+        return self.digest == self.ref.bytecode
 
 
 def lay_out(refs: Sequence[LayerRef], shelf: LayerShelf, building: str, place: Place, helpers: int) -> None:
@@ -123,20 +156,37 @@ def lay_out(refs: Sequence[LayerRef], shelf: LayerShelf, building: str, place: P
     NodeError
         See `materialise`.
     """
-    parts = {ref.digest: _Part(ref, ref.digest) for ref in refs}
-    parts.update({ref.bytecode: _Part(ref, ref.bytecode) for ref in refs if ref.bytecode})
-    missing = [part.ref for part in parts.values() if not part.is_bytecode and not shelf.has(part.digest)]
+    scripts = lay_parts(parts_of(refs), shelf, building, place, helpers)
+    with Tree(building) as tree:
+        write_scripts(tree, [script for ref in refs for script in scripts[ref.digest]])
+
+
+def parts_of(refs: Sequence[LayerRef]) -> list[Part]:
+    """The layers and their bytecode, each once."""
+    parts = {ref.digest: Part(ref, ref.digest) for ref in refs}
+    parts.update({ref.bytecode: Part(ref, ref.bytecode) for ref in refs if ref.bytecode})
+    return list(parts.values())
+
+
+def lay_parts(
+    parts: Sequence[Part], shelf: LayerShelf, building: str, place: Place, helpers: int
+) -> dict[Digest, list[Generated]]:
+    """Get layers and link them into the directory `building`; the scripts that the entry points of each ask for.
+
+    Raises
+    ------
+    NodeError
+        See `materialise`.
+    """
+    missing = [part.ref for part in parts if not part.is_bytecode and not shelf.has(part.digest)]
     check_space(place.cache, size=sum(r.size for r in missing), files=sum(r.files for r in missing))
     # bytecode is about as much as the sources, and those are a part of the layer
-    queue = sorted(parts.values(), key=lambda part: -part.ref.size // (4 if part.is_bytecode else 1))
-    laid = run_forked(len(queue), lambda number: _lay(queue[number], shelf, building, place), helpers)
-    scripts = {part.digest: _SCRIPTS.decode(made) for part, made in zip(queue, laid, strict=True)}
-    with Tree(building) as tree:
-        for ref in refs:
-            _write_scripts(tree, scripts[ref.digest])
+    queue = sorted(parts, key=lambda part: -part.ref.size // (4 if part.is_bytecode else 1))
+    laid = run_forked(len(queue), lambda number: lay_part(queue[number], shelf, building, place), helpers)
+    return {part.digest: _SCRIPTS.decode(made) for part, made in zip(queue, laid, strict=True)}
 
 
-def _lay(part: _Part, shelf: LayerShelf, building: str, place: Place) -> bytes:
+def lay_part(part: Part, shelf: LayerShelf, building: str, place: Place) -> bytes:
     """Get one layer and link it into the prefix; the scripts that its entry points ask for, encoded."""
     entries = shelf.get(part.digest, part.ref.name)
     try:
@@ -145,7 +195,7 @@ def _lay(part: _Part, shelf: LayerShelf, building: str, place: Place) -> bytes:
         _link(entries, shelf.folder(part.digest), building, place, {file.path for file in own}, part.ref.name)
         with Tree(building) as tree:
             for file in own:
-                _write(tree, file)
+                write(tree, file)
     except FileNotFoundError as error:
         shelf.forget(part.digest)
         raise NodeError(
@@ -175,13 +225,14 @@ def _link(entries: Sequence[FileEntry], folder: str, building: str, place: Place
                     at, old = source.enter(entry.path)
                     link_or_copy(at, old, into, new, executable=entry.executable)
             except FileExistsError as error:
-                if not _same(entry, source, into, new):
-                    raise _contradiction(name, path, "holds something else") from error
+                if not same_content(entry, source, into, new):
+                    raise contradiction(name, path, "holds something else") from error
             except NotADirectoryError as error:
-                raise _contradiction(name, path, "has a file where a folder is needed") from error
+                raise contradiction(name, path, "has a file where a folder is needed") from error
 
 
-def _contradiction(name: str, path: str, reason: str) -> NodeError:
+def contradiction(name: str, path: str, reason: str) -> NodeError:
+    """The refusal of the layer `name`: another one has something else at `path`."""
     return NodeError(
         f"Two layers claim {path}, and the other one {reason}.",
         where=name,
@@ -190,7 +241,7 @@ def _contradiction(name: str, path: str, reason: str) -> NodeError:
     )
 
 
-def _same(entry: FileEntry, source: Tree, into: int, name: str) -> bool:
+def same_content(entry: FileEntry, source: Tree, into: int, name: str) -> bool:
     """Whether the file that is there already is what `entry` wants there (two distributions may own one path)."""
     found = os.lstat(name, dir_fd=into)
     if entry.link:
@@ -202,15 +253,15 @@ def _same(entry: FileEntry, source: Tree, into: int, name: str) -> bool:
         return file_digest(one.fileno()) == file_digest(other.fileno())
 
 
-def _write_scripts(tree: Tree, scripts: Sequence[Generated]) -> None:
+def write_scripts(tree: Tree, scripts: Iterable[Generated]) -> None:
+    """Write the scripts of entry points, where there is not yet content of a layer, or another one of that name."""
     for script in scripts:
-        try:
-            _write(tree, script)
-        except FileExistsError:
-            continue  # content of a layer, or another layer's script of the same name: the first one stays
+        with contextlib.suppress(FileExistsError):
+            write(tree, script)
 
 
-def _write(tree: Tree, file: Generated) -> None:
+def write(tree: Tree, file: Generated) -> None:
+    """Make a generated file; it must not exist."""
     if file.link:
         tree.symlink(file.path, file.link)
     else:

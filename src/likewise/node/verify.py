@@ -30,6 +30,7 @@ from likewise.node.cache import NodeCache, host_name
 from likewise.node.delta import delta_files, delta_place
 from likewise.node.disk import READ
 from likewise.node.generated import Generated, Place, environment_files, layer_files
+from likewise.node.growing import wait_until_whole
 from likewise.node.unpack import file_digest
 
 PREFIX = "(prefix)"
@@ -59,7 +60,7 @@ class Expected(msgspec.Struct, frozen=True, gc=False):
 
 
 def verify_prefix(prefix: str, *, deltas: Sequence[str] = (), node: str = "", threads: int | None = None) -> NodeReport:
-    """Check a prefix in a node's cache.
+    """Check a prefix in a node's cache. One that is growing is checked when it is complete.
 
     Parameters
     ----------
@@ -83,14 +84,15 @@ def verify_prefix(prefix: str, *, deltas: Sequence[str] = (), node: str = "", th
     NodeError
         When there is no prefix of ours.
     """
-    started = time.perf_counter()
     prefix = os.path.abspath(prefix)
     cache = NodeCache(os.path.dirname(os.path.dirname(prefix)))
     threads = threads or len(os.sched_getaffinity(0))
     check = _Check(prefix, cache)
     manifest = check.manifest()
+    refs = check.without(wait_until_whole(prefix, manifest), manifest)
+    started = time.perf_counter()
     place = Place(prefix=prefix, cache=cache.root, python=manifest.python)
-    files, size = check.compare(manifest.layers, place, environment_files(manifest, place), threads)
+    files, size = check.compare(refs, place, environment_files(manifest, place), threads)
     sites, found = [site_directory(prefix, manifest)], check.differences
     for folder in deltas:
         new, base = read_manifests(folder)
@@ -150,6 +152,15 @@ class _Check:
         if digest[: len(name)] != name:
             self._differs(DifferenceKind.MANIFEST, PREFIX, "manifest.json", name, digest[: len(name)])
         return manifest
+
+    def without(self, lacking: Mapping[str, str], manifest: Manifest) -> list[LayerRef]:
+        """The layers that are there; of the others it is said why they are not (by name)."""
+        for ref in manifest.layers:
+            if ref.name in lacking:
+                self._differs(DifferenceKind.MISSING, ref.name, "(layer)", ref.digest, lacking[ref.name])
+        if lacking:
+            self._listings_sound = False  # metadata and what stands for scripts is there, and it can't be said whose
+        return [ref for ref in manifest.layers if ref.name not in lacking]
 
     def compare(
         self, refs: Sequence[LayerRef], place: Place, files: Sequence[Generated], threads: int
@@ -258,7 +269,7 @@ def python_version(prefix: str) -> str:
     if sys.prefix == prefix:
         return platform.python_version()
     ask = "import platform; print(platform.python_version())"
-    argv = [f"{prefix}/bin/python", "-I", "-S", "-c", ask]
+    argv = [f"{prefix}/bin/python", "-I", "-S", "-B", "-c", ask]
     try:
         return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

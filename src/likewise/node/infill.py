@@ -1,0 +1,151 @@
+"""Laying a layer into a prefix that is in use: whatever appears there is complete, whenever the process is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+
+from likewise.errors import NodeError
+from likewise.model.layer import FileEntry
+from likewise.model.manifest import prefix_path
+from likewise.node.disk import READ, Tree, disk_error, link_or_copy
+from likewise.node.generated import Generated, Place, layer_files, stub
+from likewise.node.growing import Growing, key
+from likewise.node.layers import LayerShelf
+from likewise.node.materialise import Part, contradiction, same_content
+
+
+def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place) -> None:
+    """Lay out a layer and its bytecode, and note that they are there.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        The layer comes first.
+    shelf : LayerShelf
+    place : Place
+        The prefix.
+
+    Raises
+    ------
+    NodeError
+        When a part can't be had, another layer has something else in its place, or the disk can't take it.
+    """
+    for retry in (True, False):
+        try:
+            for part in parts:
+                _lay(part, shelf, place)
+            break
+        except NodeError as error:
+            if not (retry and error.details.get("incomplete")):
+                raise
+    with open(Growing(place.prefix).place(f"there/{key(parts[0].digest)}"), "wb"):
+        pass
+
+
+def _lay(part: Part, shelf: LayerShelf, place: Place) -> None:
+    entries = shelf.get(part.digest, part.ref.name)
+    try:
+        own: list[Generated] = []
+        if not part.is_bytecode:
+            own, _ = layer_files(part.ref, entries, shelf.reader(part.digest), place)  # the base has the other scripts
+        instead = {file.path for file in own}
+        with (
+            Tree(shelf.folder(part.digest), make=False) as source,
+            Tree(place.prefix) as target,
+            Tree(Growing(place.prefix).place("tmp"), make=False) as scratch,
+        ):
+            infill = _Infill(part.ref.name, place, source, target, scratch)
+            for entry in entries:
+                path = prefix_path(entry.path, place.python)
+                if path not in instead:
+                    infill.link(entry, path)
+            for file in own:
+                infill.write(file)
+    except FileNotFoundError as error:
+        shelf.forget(part.digest)
+        raise NodeError(
+            f"The layer in the node's cache is incomplete ({error}).",
+            where=part.ref.name,
+            todo="It will be fetched anew.",
+            details={"incomplete": part.digest},
+        ) from error
+    except OSError as error:
+        raise disk_error(error, f"{part.ref.name}, in {place.prefix}") from error
+
+
+class _Infill:
+    """Where the files of a layer go. What one step can't do is made in `scratch` and renamed."""
+
+    def __init__(self, name: str, place: Place, source: Tree, target: Tree, scratch: Tree) -> None:
+        self._name = name
+        self._place = place
+        self._source = source
+        self._target = target
+        self._scratch = scratch
+        self._temporary = str(os.getpid())
+
+    def link(self, entry: FileEntry, path: str) -> None:
+        """Have a file of the layer at `path`, unless it is there."""
+        try:
+            into, new = self._target.enter(path)
+        except NotADirectoryError as error:
+            raise contradiction(self._name, path, "has a file where a folder is needed") from error
+        try:
+            if entry.link:
+                os.symlink(entry.link, new, dir_fd=into)
+            else:
+                at, old = self._source.enter(entry.path)
+                os.link(old, new, src_dir_fd=at, dst_dir_fd=into, follow_symlinks=False)
+        except FileExistsError as error:
+            if self._is_there(entry, into, new):
+                return
+            if not _holds(into, new, stub(path, self._place)):
+                raise contradiction(self._name, path, "holds something else") from error
+            self._bring(entry, into, new)
+        except FileNotFoundError:
+            raise
+        except OSError:  # no hard links here; whatever else is wrong shows itself again
+            self._bring(entry, into, new)
+
+    def write(self, file: Generated) -> None:
+        """Have a generated file, unless it is there; another content is replaced."""
+        into, new = self._target.enter(file.path)
+        if not _holds(into, new, file):
+            with self._exchanged(into, new):
+                self._scratch.write(self._temporary, file.data, executable=file.executable)
+
+    def _bring(self, entry: FileEntry, into: int, new: str) -> None:
+        with self._exchanged(into, new) as folder:
+            if entry.link:
+                os.symlink(entry.link, self._temporary, dir_fd=folder)
+            else:
+                at, old = self._source.enter(entry.path)
+                link_or_copy(at, old, folder, self._temporary, executable=entry.executable)
+
+    @contextlib.contextmanager
+    def _exchanged(self, into: int, new: str) -> Iterator[int]:
+        """The folder to make a file in that then takes the place of another one, or of none."""
+        folder, name = self._scratch.enter(self._temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)  # of a killed process that had the same number
+        yield folder
+        os.rename(name, new, src_dir_fd=folder, dst_dir_fd=into)
+
+    def _is_there(self, entry: FileEntry, into: int, new: str) -> bool:
+        if not entry.link:
+            at, old = self._source.enter(entry.path)
+            if os.path.samestat(os.lstat(old, dir_fd=at), os.lstat(new, dir_fd=into)):
+                return True  # a killed process has got this far
+        return same_content(entry, self._source, into, new)
+
+
+def _holds(into: int, name: str, file: Generated) -> bool:
+    """Whether there is a file with this content."""
+    try:
+        with open(os.open(name, READ, dir_fd=into), "rb") as found:
+            executable = bool(os.fstat(found.fileno()).st_mode & 0o100)
+            return executable == file.executable and found.read() == file.data
+    except OSError:
+        return False
