@@ -62,28 +62,29 @@ class Tree:
         self._folder = folder
 
     def _open(self, part: str) -> int:
-        try:
-            return os.open(part, DIRECTORY, dir_fd=self._fds[-1])
-        except FileNotFoundError:
-            if not self._make:
-                raise
-        with contextlib.suppress(FileExistsError):  # another process fills the same tree
-            os.mkdir(part, 0o755, dir_fd=self._fds[-1])
+        if self._make:  # at once: it is missing more often than not
+            with contextlib.suppress(FileExistsError):  # another layer has it, too, or another process was quicker
+                os.mkdir(part, 0o755, dir_fd=self._fds[-1])
         return os.open(part, DIRECTORY, dir_fd=self._fds[-1])  # NotADirectoryError when it is a link
 
     def write(self, path: str, data: bytes, *, executable: bool = False) -> None:
         """Make a file; it must not exist."""
         folder, name = self.enter(path)
-        fd = os.open(name, CREATE, mode(executable), dir_fd=folder)
-        try:
-            write_all(fd, data)
-        finally:
-            os.close(fd)
+        create(folder, name, data, executable=executable)
 
     def symlink(self, path: str, target: str) -> None:
         """Make a symbolic link; it must not exist."""
         folder, name = self.enter(path)
         os.symlink(target, name, dir_fd=folder)
+
+
+def create(folder: int, name: str, data: bytes | memoryview, *, executable: bool) -> None:
+    """Make a file with this content in the open directory `folder`; it must not exist."""
+    fd = os.open(name, CREATE, mode(executable), dir_fd=folder)
+    try:
+        write_all(fd, data)
+    finally:
+        os.close(fd)
 
 
 def link_or_copy(source_dir: int, source: str, target_dir: int, target: str, *, executable: bool) -> None:

@@ -7,19 +7,22 @@ listing holds each file's digest; so the whole is checked by checking these, and
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import BinaryIO
 
 from likewise.errors import LayerError, NodeError
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import FileEntry, decode_listing
 from likewise.model.zstd import ZstdDecompressor, ZstdError
-from likewise.node.disk import CREATE, READ, Tree, link_or_copy, mode, write_all
+from likewise.node.disk import CREATE, READ, Tree, create, link_or_copy, mode, write_all
 
 BLOCK = 1 << 17
 """Bytes held at a time; zstd's own blocks are as large at most."""
+
+SMALL = BLOCK
+"""Bytes; a file that is no larger is made by one write and hashed by one call."""
 
 LISTING_LIMIT = 256 << 20
 """Bytes; a listing has about 150 per file, so this is far beyond what a layer can be."""
@@ -92,13 +95,19 @@ class Unpacker:
             for entry in entries:
                 if entry.link:
                     tree.symlink(entry.path, entry.link)
-                else:
-                    folder, name = tree.enter(entry.path)
-                    fd = os.open(name, CREATE, mode(entry.executable), dir_fd=folder)
-                    try:
-                        self._content(entry, fd)
-                    finally:
-                        os.close(fd)
+                    continue
+                folder, name = tree.enter(entry.path)
+                if entry.size <= SMALL:
+                    content = self._whole(entry)
+                    create(folder, name, content, executable=entry.executable)
+                    if sha256(content).hexdigest() != entry.sha256:
+                        raise self._damaged(f"has other content in {entry.path}")
+                    continue
+                fd = os.open(name, CREATE, mode(entry.executable), dir_fd=folder)
+                try:
+                    self._content(entry, fd)
+                finally:
+                    os.close(fd)
         if self._next():
             raise self._damaged("is longer than it should be")
 
@@ -116,11 +125,18 @@ class Unpacker:
         if self._next():
             raise self._damaged("is longer than it should be")
 
+    def _whole(self, entry: FileEntry) -> memoryview | bytes:
+        """All that should be the content of a small file: a view of the block, where that has all of it."""
+        if entry.size > len(self._block):
+            return self._exactly(entry.size, f"ends within {entry.path}")
+        content, self._block = self._block[: entry.size], self._block[entry.size :]
+        return content
+
     def _content(self, entry: FileEntry, fd: int) -> None:
         piece = self._block[: entry.size]
         missing = entry.size - len(piece)
         self._block = self._block[len(piece) :]
-        hashed = hashlib.sha256(piece)
+        hashed = sha256(piece)
         write_all(fd, piece)
         while missing:
             if not self._block and not self._next():
@@ -133,11 +149,11 @@ class Unpacker:
         if hashed.hexdigest() != entry.sha256:
             raise self._damaged(f"has other content in {entry.path}")
 
-    def _exactly(self, size: int) -> bytes:
+    def _exactly(self, size: int, too_short: str = "ends within its listing") -> bytes:
         pieces = bytearray()
         while len(pieces) < size:
             if not self._block and not self._next():
-                raise self._damaged("ends within its listing")
+                raise self._damaged(too_short)
             wanted = size - len(pieces)
             pieces += self._block[:wanted]
             self._block = self._block[wanted:]
@@ -302,7 +318,7 @@ def adopt(tree: str, listing: bytes, digest: Digest, into: str, *, name: str) ->
 
 def file_digest(fd: int) -> str:
     """sha256 of what can be read from `fd`, in hexadecimal digits."""
-    hashed = hashlib.sha256()
+    hashed = sha256()
     while block := os.read(fd, BLOCK):
         hashed.update(block)
     return hashed.hexdigest()

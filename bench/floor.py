@@ -1,0 +1,264 @@
+"""How near materialising comes to what the file system can do, in the same run, on the same file system.
+
+Two comparisons that take turns, so that a machine whose speed drifts treats them alike:
+
+- *floor*: every file of a prefix's layers is created in an empty folder, where it will lie and with its size, its
+  content from memory, by one process per core; nothing is read, decompressed, checked or linked. *materialise*: a whole
+  process `likewise.node materialise`, from a filled store into an empty node cache, to the finished prefix.
+- *links floor*: the same paths as hard links to the files of the floor before. *second prefix*: another prefix with the
+  same layers on the same node.
+
+Folders of earlier runs stay until the end: ext4 makes new files slowly for a while after many were removed. What is
+written is synchronised before each run and not within it. The page cache is warm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from likewise.model.digest import Digest
+from likewise.model.keys import layer_key, manifest_key
+from likewise.model.layer import FileEntry
+from likewise.model.manifest import Manifest, scheme_dirs
+from likewise.node.helpers import run_forked
+from likewise.node.unpack import Unpacker, read_listing
+from likewise.store.local import LocalStore
+from likewise.sync import prepare as fill_store
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FOLDER = REPOSITORY / ".bench"
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+PAIRS = {"materialise": "floor", "second prefix": "links floor"}
+Layers = list[tuple[FileEntry, ...]]
+
+
+def main() -> int:
+    """Fill the store, run, print the table."""
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="floor.") as name:
+        folder = Path(name)
+        os.environ["LIKEWISE_CACHE"] = str(arguments.cache or folder / "cache")
+        os.chdir(name)  # so that there is no loose code
+        say("filling the store")
+        with_store = fill_store(python=str(arguments.python or client(arguments.requirements)))
+        try:
+            value = compare(with_store.store, with_store.manifest, folder, arguments)
+        finally:
+            with_store.close()
+    print(as_table(value))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(value, indent=2) + "\n")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="runs of each; the median counts (default 5)")
+    parser.add_argument("--python", type=Path, metavar="EXE", help="the environment; default: made from --requirements")
+    parser.add_argument("--requirements", type=Path, default=REPOSITORY / "bench" / "w160.txt")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="on the file system to measure (default .bench)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the filled store there for the next time")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON")
+    arguments = parser.parse_args()
+    for name in ("python", "requirements", "folder", "cache", "json"):
+        path = getattr(arguments, name)
+        setattr(arguments, name, path and path.absolute())
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    return arguments
+
+
+def client(requirements: Path) -> Path:
+    """The Python of an environment with what the benchmarks install, made when it is not there."""
+    from uv import find_uv_bin
+
+    python, uv = FOLDER / "floor" / "bin" / "python", find_uv_bin()
+    if not python.exists():
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, FOLDER / "floor"], check=True)
+    install = [uv, "pip", "install", "--quiet", "--python", python, "--reinstall-package", "likewise"]
+    subprocess.run([*install, "--requirement", requirements, REPOSITORY], check=True)
+    return python
+
+
+def compare(store: LocalStore, manifest: Manifest, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All runs, and the figures as one JSON-serialisable value."""
+    layers = read_layers(store, manifest)
+    cores = len(os.sched_getaffinity(0))
+    second = msgspec.structs.replace(manifest, needs={**manifest.needs, "SECOND": "1"})
+    store.put_bytes(manifest_key(second.id), second.encode())
+    runs: dict[str, list[dict[str, float]]] = {name: [] for pair in PAIRS.items() for name in reversed(pair)}
+    for number in range(arguments.runs):
+        made, linked, cache = (folder / f"{number}.{name}" for name in ("floor", "links", "cache"))
+        did = {
+            "floor": measure(lambda to=made: create_all(layers, to, cores, manifest.python)),
+            "materialise": measure(lambda to=cache: materialise(to, store.root, manifest)),
+            "links floor": measure(lambda of=made, to=linked: link_all(layers, of, to, cores, manifest.python)),
+            "second prefix": measure(lambda to=cache: materialise(to, store.root, second)),
+        }
+        for name, figures in did.items():
+            runs[name].append(figures)
+        say(f"run {number + 1} of {arguments.runs}: " + ", ".join(f"{n} {f['seconds']:.2f} s" for n, f in did.items()))
+    return summary(runs, layers, cores)
+
+
+def read_layers(store: LocalStore, manifest: Manifest) -> Layers:
+    """What each layer of the manifest holds, bytecode too, as its archive says; the largest first."""
+    digests = [digest for ref in manifest.layers for digest in (ref.digest, ref.bytecode) if digest]
+    layers = [read_layer(store, digest) for digest in dict.fromkeys(digests)]
+    return sorted(layers, key=lambda entries: -sum(entry.size + 50_000 for entry in entries))
+
+
+def read_layer(store: LocalStore, digest: Digest) -> tuple[FileEntry, ...]:
+    """What one layer holds."""
+    with store.open(layer_key(digest)) as archive:
+        return read_listing(Unpacker(archive, digest, digest).listing(), name=digest)
+
+
+def measure(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds of the clock and of the processors that `work` takes, in a process of its own."""
+    os.sync()
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if status:
+        sys.exit("A run failed.")
+    return {"seconds": seconds, "user": after.ru_utime - before.ru_utime, "system": after.ru_stime - before.ru_stime}
+
+
+def materialise(cache: Path, store: Path, manifest: Manifest) -> None:
+    """What is measured, as a node does it."""
+    options = {"cache": cache, "store": store, "manifest": manifest.id}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    subprocess.run(
+        [sys.executable, "-m", "likewise.node", "materialise", *words], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def create_all(layers: Layers, folder: Path, processes: int, python: str) -> None:
+    """Create every file beneath `folder`."""
+    content = memoryview(os.urandom(8 << 20))
+
+    def create(parent: int, path: str, entry: FileEntry) -> None:
+        fd = os.open(path.rpartition("/")[2], NEW_FILE, 0o755 if entry.executable else 0o644, dir_fd=parent)
+        for start in range(0, entry.size, len(content)):
+            os.write(fd, content[: entry.size - start])
+        os.close(fd)
+
+    make_all(layers, folder, processes, python, create)
+
+
+def link_all(layers: Layers, source: Path, folder: Path, processes: int, python: str) -> None:
+    """Link every file of `source` beneath `folder`."""
+    opened: dict[str, int] = {}
+
+    def link(parent: int, path: str, entry: FileEntry) -> None:
+        there, _, name = path.rpartition("/")
+        if there not in opened:
+            opened[there] = os.open(source / there, os.O_RDONLY)
+        os.link(name, name, src_dir_fd=opened[there], dst_dir_fd=parent)
+
+    make_all(layers, folder, processes, python, link)
+
+
+def make_all(
+    layers: Layers, folder: Path, processes: int, python: str, make: Callable[[int, str, FileEntry], None]
+) -> None:
+    """Make every file with `make`, which gets its open directory; each process takes the next layer when it is free."""
+    folder.mkdir()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # directories stay open
+
+    def make_layer(number: int) -> bytes:
+        parents: dict[str, int] = {}
+        for entry in layers[number]:
+            path = placed(entry, python)
+            parent, _, name = path.rpartition("/")
+            if parent not in parents:
+                os.makedirs(folder / parent, exist_ok=True)
+                parents[parent] = os.open(folder / parent, os.O_RDONLY)
+            try:
+                if entry.link:
+                    os.symlink(entry.link, name, dir_fd=parents[parent])
+                else:
+                    make(parents[parent], path, entry)
+            except FileExistsError:  # two layers may own one path
+                continue
+        for fd in parents.values():
+            os.close(fd)
+        return b""
+
+    run_forked(len(layers), make_layer, processes)
+
+
+def placed(entry: FileEntry, python: str) -> str:
+    """Where the file lies beneath a prefix."""
+    scheme, _, rest = entry.path.partition("/")
+    return f"{scheme_dirs(python)[scheme]}/{rest}".lstrip("/")
+
+
+def say(what: str) -> None:
+    """How far it is."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def summary(runs: dict[str, list[dict[str, float]]], layers: Layers, cores: int) -> dict[str, Any]:
+    """All figures as one JSON-serialisable value."""
+    medians = {name: statistics.median(run["seconds"] for run in each) for name, each in runs.items()}
+    return {
+        "machine": {"cores": cores, "python": platform.python_version(), "system": platform.platform()},
+        "layers": len(layers),
+        "files": sum(not entry.link for entries in layers for entry in entries),
+        "links": sum(bool(entry.link) for entries in layers for entry in entries),
+        "bytes": sum(entry.size for entries in layers for entry in entries),
+        "load": round(os.getloadavg()[0], 2),
+        "ways": {
+            name: {
+                "median": round(medians[name], 3),
+                "ratio": round(medians[name] / medians[PAIRS[name]], 2) if name in PAIRS else None,
+                **{kind: [round(run[kind], 3) for run in each] for kind in each[0]},
+            }
+            for name, each in runs.items()
+        },
+    }
+
+
+def as_table(value: dict[str, Any]) -> str:
+    """The figures for people."""
+    lines = [
+        f"{value['layers']} layers, {value['files']:,} files, {value['links']:,} links, "
+        f"{value['bytes'] / 1e6:,.0f} MB, {value['machine']['cores']} cores, load {value['load']} at the end",
+        f"{'':14}  {'median':>7}  {'min':>6}  {'max':>6}  {'ratio':>5}  {'user':>6}  {'system':>6}",
+    ]
+    for name, way in value["ways"].items():
+        ratio = f"{way['ratio']:5.2f}" if way["ratio"] else "    –"
+        user, system = (statistics.median(way[kind]) for kind in ("user", "system"))
+        low, high = min(way["seconds"]), max(way["seconds"])
+        lines.append(
+            f"{name:14}  {way['median']:6.2f}s  {low:6.2f}  {high:6.2f}  {ratio}  {user:5.2f}s  {system:5.2f}s"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
