@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import marshal
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +19,19 @@ import pytest
 
 from likewise.errors import LayerError
 from likewise.layers.bytecode import compile_layers, count_modules, remove_compiled
+from likewise.layers.pack import write_archive
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
-from support.layers import make_source
+from support.layers import make_source, read_archive
 
 TAG = sys.implementation.cache_tag
 MAKE = "def make(source: bytes, name: str) -> bytes:"
+
+
+def content(file: SourceFile) -> bytes:
+    """The bytes of a file of a bytecode layer."""
+    assert file.offset is not None
+    return Path(file.path).read_bytes()[file.offset : file.offset + file.entry.size]
 
 
 def compiled(source: LayerSource, work: Path, python: str = sys.executable, jobs: int = 1) -> dict[str, bytes]:
@@ -32,7 +39,7 @@ def compiled(source: LayerSource, work: Path, python: str = sys.executable, jobs
     layer = compile_layers([source], python=python, work=work, jobs=jobs).layers[source.digest]
     found = {}
     for file in layer.files:
-        data = Path(file.path).read_bytes()
+        data = content(file)
         assert (digest_bytes(data), len(data)) == (file.entry.sha256, file.entry.size)
         found[file.entry.path] = data
     assert (layer.kind, layer.name, layer.version) == (LayerKind.BYTECODE, source.name, source.version)
@@ -75,14 +82,14 @@ def test_every_importable_module_is_compiled_and_nothing_else(tmp_path: Path) ->
 def test_python_imports_it_without_looking_at_the_source(tmp_path: Path) -> None:
     """PEP 552, unchecked: it is used as it is, and tracebacks show the place where the source really lies."""
     source = make_source(tmp_path / "s", {"purelib/mod.py": b"def f():\n    return __file__\nanswer = 42\n"})
-    (path, pyc), *_ = compiled(source, tmp_path / "w").items()
+    ((path, pyc),) = compiled(source, tmp_path / "w").items()
     assert pyc[:4] == importlib.util.MAGIC_NUMBER
     assert pyc[4:8] == b"\x01\0\0\0"
     assert pyc[8:16] == importlib.util.source_hash(b"def f():\n    return __file__\nanswer = 42\n")
     site = tmp_path / "site"
     (site / "__pycache__").mkdir(parents=True)
     (site / "mod.py").write_text("answer = 'the source was read'\n")
-    shutil.copy(next((tmp_path / "w").rglob("*.pyc")), importlib.util.cache_from_source(str(site / "mod.py")))
+    Path(importlib.util.cache_from_source(str(site / "mod.py"))).write_bytes(pyc)
     script = "import mod; print(mod.answer, mod.f.__code__.co_filename)"
     done = subprocess.run(
         [sys.executable, "-c", script], env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=True
@@ -129,7 +136,7 @@ def test_neither_order_nor_jobs_nor_variables_change_the_result(
         monkeypatch.setenv(name, value)
     second = compile_layers(sources[::-1], python=sys.executable, work=tmp_path / "w2", jobs=3).layers
     assert {k: v.digest for k, v in first.items()} == {k: v.digest for k, v in second.items()}
-    pyc = Path(second[sources[0].digest].files[0].path).read_bytes()
+    pyc = content(second[sources[0].digest].files[0])
     assert code_of(pyc).co_consts[0] == "Doc 0."
 
 
@@ -183,7 +190,7 @@ def wrapper(path: Path, body: str) -> str:
         f"#!{sys.executable}\n"
         "import os, sys\n"
         "argv = sys.argv[1:]\n"
-        f"argv[-1] = argv[-1].replace({MAKE!r}, {MAKE!r} + '\\n    ' + {body!r})\n"
+        f"argv[-2] = argv[-2].replace({MAKE!r}, {MAKE!r} + '\\n    ' + {body!r})\n"
         f"os.execv({sys.executable!r}, [{sys.executable!r}, *argv])\n"
     )
     path.chmod(0o755)
@@ -218,7 +225,7 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_nothing(tmp_path: Path) -> 
     python.chmod(0o755)
     files = {f"purelib/m{i}.py": b"x = 1\n" for i in range(200)}
     source = make_source(tmp_path / "s", {**files, "purelib/z.py": b"x = '" + b"x" * 5000 + b"'\n"})
-    with pytest.raises(LayerError, match=r"z\.\S+\.pyc: File too large"):
+    with pytest.raises(LayerError, match=r"/w/bytecode-\S+/modules-\d: File too large"):
         compile_layers([source], python=str(python), work=tmp_path / "w")
     assert list((tmp_path / "w").iterdir()) == []
 
@@ -303,3 +310,19 @@ def test_digests_are_those_of_the_source_layers(tmp_path: Path) -> None:
     layers = compile_layers([source, source], python=sys.executable, work=tmp_path / "w", progress=told.append).layers
     assert list(layers) == [Digest(source.digest)]
     assert told == [1]
+
+
+def test_what_is_packed_is_what_was_made(tmp_path: Path) -> None:
+    """Bytecode of a layer lies in one file with that of others; its archive holds its own part of it, checked."""
+    source = make_source(tmp_path / "s", {f"purelib/m{i}.py": b"x = %d\n" % i for i in range(120)})
+    layer = compile_layers([source], python=sys.executable, work=tmp_path / "w", jobs=2).layers[source.digest]
+    out = io.BytesIO()
+    write_archive(layer, out)
+    entries, contents = read_archive(out.getvalue())
+    assert [entry.path for entry in entries] == [file.entry.path for file in layer.files]
+    assert all(digest_bytes(contents[entry.path]) == entry.sha256 for entry in entries)
+    assert {code_of(data).co_consts[0] for data in contents.values()} == set(range(120))
+    with open(layer.files[0].path, "r+b") as file:
+        file.truncate(30)
+    with pytest.raises(LayerError, match="changed while it was being packed"):
+        write_archive(layer, io.BytesIO())

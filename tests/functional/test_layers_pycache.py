@@ -91,7 +91,7 @@ def make(source: LayerSource, work: Path, python: Path | str = sys.executable) -
     """What `compile_layers` says, and layer path -> bytes of what it made."""
     made = compile_layers([source], python=str(python), work=work, jobs=1)
     files = made.layers[source.digest].files
-    return made, {file.entry.path: Path(file.path).read_bytes() for file in files}
+    return made, {file.entry.path: Path(file.path).read_bytes()[file.offset :][: file.entry.size] for file in files}
 
 
 def compile_all(site: Path, python: Path | str = sys.executable, *options: str) -> None:

@@ -49,7 +49,15 @@ class _Compiled(NamedTuple):
     sha256: Digest
     size: int
     path: str
+    offset: int
     taken: bool
+
+
+class _Child(NamedTuple):
+    """An interpreter that makes bytecode, and the file that it is written to."""
+
+    process: subprocess.Popen[bytes]
+    file: str
 
 
 class Bytecode(NamedTuple):
@@ -86,8 +94,8 @@ def compile_layers(
     python : str
         The environment's interpreter; its version decides names and format.
     work : Path
-        Where the compiled files go, in a new directory of this call's own: several clients may share `work`. They
-        have to stay until the layers are packed, see `remove_compiled`.
+        Where the bytecode goes, in a new directory of this call's own: several clients may share `work`. It has to
+        stay until the layers are packed, see `remove_compiled`.
     jobs : int, default 0
         Interpreters at a time; 0 for one per processor.
     progress : callable, optional
@@ -129,8 +137,8 @@ def remove_compiled(layers: Iterable[LayerSource], *, work: Path) -> None:
     work : Path
         As given to them.
     """
-    for folder in {Path(file.path).relative_to(work).parts[0] for layer in layers for file in layer.files}:
-        shutil.rmtree(work / folder, ignore_errors=True)
+    for place in {file.path for layer in layers for file in layer.files}:
+        shutil.rmtree(work / Path(place).relative_to(work).parts[0], ignore_errors=True)
 
 
 def _new_folder(work: Path) -> Path:
@@ -171,7 +179,7 @@ def _layer(source: LayerSource, compiled: dict[tuple[str, Digest], _Compiled], t
         done = compiled.get((name, file.entry.sha256))
         if done:
             entry = FileEntry(path=_pyc(file.entry.path, tag), sha256=done.sha256, size=done.size)
-            files.append(SourceFile(entry=entry, path=done.path))
+            files.append(SourceFile(entry=entry, path=done.path, offset=done.offset))
     return layer_source(LayerKind.BYTECODE, source.name, source.version, files)
 
 
@@ -238,22 +246,23 @@ class _Pool:
                 break
             rest = batch[self._compile(child, batch) :]
             if rest:  # it died in one of these: in which shows when each goes alone, and that one is left out
-                _close(child)
+                _close(child.process)
                 if len(rest) == 1:
                     self._advance(1)
                 else:
                     self._queue.extendleft([task] for task in reversed(rest))
                 child = self._start()
         if child:
-            _close(child)
+            _close(child.process)
 
-    def _start(self) -> subprocess.Popen[bytes] | None:
+    def _start(self) -> _Child | None:
         """A child that has said hello; None once the pool is stopped."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") or k == "PYTHONPYCACHEPREFIX"}
-        argv = [self._python, "-S", "-s", "-B", "-W", "ignore", "-c", self._program]
         with self._lock:
             if self._stopped:
                 return None
+            file = str(self._work / f"modules-{len(self._children)}")
+            argv = [self._python, "-S", "-s", "-B", "-W", "ignore", "-c", self._program, file]
             try:
                 child = subprocess.Popen(
                     argv, cwd=self._work, env={**environ, "PYTHONHASHSEED": "0"},
@@ -266,7 +275,7 @@ class _Pool:
         hello = child.stdout.readline()
         if hello:
             self._tag = json.loads(hello)[0]
-            return child
+            return _Child(child, file)
         _close(child)
         if self._stopped:
             return None
@@ -279,27 +288,24 @@ class _Pool:
             todo="Check that it runs.",
         )
 
-    def _compile(self, child: subprocess.Popen[bytes], batch: list[_Task]) -> int:
+    def _compile(self, child: _Child, batch: list[_Task]) -> int:
         """Have `batch` compiled; how many modules were answered, fewer than all when the child died."""
-        assert child.stdin and child.stdout
-        targets = [str(self._work / task.layer / _pyc(task.file.entry.path, self._tag)) for task in batch]
-        rows = [
-            (self._source(task), task.file.entry.sha256, task.name, target)
-            for task, target in zip(batch, targets, strict=True)
-        ]
+        process = child.process
+        assert process.stdin and process.stdout
+        rows = [(self._source(task), task.file.entry.sha256, task.name) for task in batch]
         try:
-            child.stdin.write(json.dumps(rows).encode() + b"\n")
-            child.stdin.flush()
+            process.stdin.write(json.dumps(rows).encode() + b"\n")
+            process.stdin.flush()
         except BrokenPipeError:
             return 0
         done = 0
         while done < len(batch):
-            line = child.stdout.readline()
+            line = process.stdout.readline()
             if not line.endswith(b"\n"):
                 break
             answers = json.loads(line)
-            for (_, _, _, target), task, answer in zip(rows[done:], batch[done:], answers, strict=False):
-                self._take(task, target, answer)
+            for task, answer in zip(batch[done:], answers, strict=False):
+                self._take(task, child.file, answer)
             done += len(answers)
             self._advance(len(answers))
         return done
@@ -312,10 +318,11 @@ class _Pool:
         path.write_bytes(task.file.data)
         return str(path)
 
-    def _take(self, task: _Task, target: str, answer: tuple[str, int, bool] | str) -> None:
+    def _take(self, task: _Task, file: str, answer: tuple[str, int, int, bool] | str) -> None:
         if not isinstance(answer, str):
-            digest, size, taken = answer
-            self._compiled[task.name, task.file.entry.sha256] = _Compiled(Digest(digest), size, target, taken)
+            digest, offset, size, taken = answer
+            made = _Compiled(Digest(digest), size, file, offset, taken)
+            self._compiled[task.name, task.file.entry.sha256] = made
         elif answer == "changed":
             raise LayerError(
                 f"{task.file.path} changed while it was being compiled.", where=task.name, todo="Run again."

@@ -2,14 +2,13 @@
 
 `likewise.layers.bytecode` hands this file's source to that interpreter (``python -c``), which may be any Python from
 3.10 on and has never heard of likewise. It says its cache tag and magic number in a first line, then reads one JSON
-line per batch, ``[[path, sha256, name, target], …]``, and answers with lines that are lists, one item for each file:
-``[sha256, size, taken]``, or a word.
+line per batch, ``[[path, sha256, name], …]``, and answers with lines that are lists, one item for each file: a word,
+or ``[sha256, offset, size, taken]`` of a pyc that it has appended to the file named by its argument. One file for all
+of them is written, read and removed in half the time of one each.
 
 Bytecode that this interpreter has made before is *taken* rather than made again; which, says `find`. That is not
-trust in strangers: what it would load for a source is what the user already runs. Taken bytecode is unmarshalled,
-renamed by what importlib itself uses to rename it, and marshalled again, so that nothing of the file is passed on
-unread. `code.replace` would lose which variables are hidden (3.12), and a search for the path in the bytes could take
-a constant for a file name.
+trust in strangers: what it would load for a source is what the user already runs. Only the name of the file is replaced
+in it: in the bytes, where they leave no doubt which ones it is, else by unmarshalling all of it.
 
 The caller sets ``PYTHONHASHSEED=0``, since marshal writes sets in the order of their hashes before 3.11. With 3.11 and
 3.12 what is compiled then depends on source and name alone (measured over W160, in two orders); with 3.10 and 3.13.0 a
@@ -29,14 +28,27 @@ import marshal
 import os
 import signal
 import stat
+import struct
 import sys
 import time
 from types import CodeType
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+TAG = sys.implementation.cache_tag or ""
 MAGIC = importlib.util.MAGIC_NUMBER
 HEADER = 16  # bytes: magic, flags, then mtime and size or a hash (PEP 552)
 UNCHECKED = (1).to_bytes(4, "little")
 CHECKED = (3).to_bytes(4, "little")
+# The types of objects in marshal's format, and what stands in it after the file name of code: its name, from 3.11 on
+# its qualified name, the first line in four bytes, the line table, and from 3.11 on the exception table.
+SHARED = 0x80
+REFERENCE = ord("r")
+SHORT = b"zZ"  # ASCII, the length in one byte
+STRINGS, BYTES = b"zZaAut", b"s"
+FOLLOWING = (STRINGS, STRINGS, b"", BYTES, BYTES) if sys.version_info >= (3, 11) else (STRINGS, b"", BYTES)
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 SECONDS = 0.05  # between two answers
 
@@ -46,18 +58,19 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()
     gc.freeze()
-    say([sys.implementation.cache_tag or "", MAGIC.hex()])
-    for line in sys.stdin.buffer:
-        answers: list[object] = []
-        said = time.monotonic()
-        for path, sha256, name, target in json.loads(line):
-            answers.append(answer(path, sha256, name, target))
-            if time.monotonic() - said > SECONDS:
+    with open(sys.argv[1], "xb") as out:
+        say([TAG, MAGIC.hex()])
+        for line in sys.stdin.buffer:
+            answers: list[object] = []
+            said = time.monotonic()
+            for path, sha256, name in json.loads(line):
+                answers.append(answer(path, sha256, name, out))
+                if time.monotonic() - said > SECONDS:
+                    say(answers)
+                    answers, said = [], time.monotonic()
+            if answers:
                 say(answers)
-                answers, said = [], time.monotonic()
-        if answers:
-            say(answers)
-        gc.collect()
+            gc.collect()
 
 
 def say(value: object) -> None:
@@ -66,8 +79,8 @@ def say(value: object) -> None:
     sys.stdout.buffer.flush()
 
 
-def answer(path: str, sha256: str, name: str, target: str) -> object:
-    """Write the pyc of one source to `target`: its sha256 and size, and whether it was taken; else why there is none.
+def answer(path: str, sha256: str, name: str, out: BinaryIO) -> object:
+    """Append the pyc of one source to `out`: its sha256, place and size, whether it was taken; else why there is none.
 
     PEP 552: a hash-based pyc that is not checked against its source, because the layer's digest has been.
     """
@@ -75,16 +88,18 @@ def answer(path: str, sha256: str, name: str, target: str) -> object:
         source, status = read(path)
         if hashlib.sha256(source).hexdigest() != sha256:
             return "changed"
+        header = MAGIC + UNCHECKED + importlib.util.source_hash(source)
         taken = find(path, source, status, name)
         try:
-            code = taken or make(source, name)
+            data = header + (taken or make(source, name))
         except Exception:  # Python 2, templates, deliberately broken test data, too deeply nested
             return "skipped"
-        data = MAGIC + UNCHECKED + importlib.util.source_hash(source) + code
-        write(target, data)
+        offset = out.tell()
+        out.write(data)
+        out.flush()
     except OSError as error:
-        return f"{error.filename or target}: {error.strerror}"
-    return [hashlib.sha256(data).hexdigest(), len(data), taken is not None]
+        return f"{error.filename or out.name}: {error.strerror}"
+    return [hashlib.sha256(data).hexdigest(), offset, len(data), taken is not None]
 
 
 def make(source: bytes, name: str) -> bytes:
@@ -93,37 +108,33 @@ def make(source: bytes, name: str) -> bytes:
 
 
 def find(path: str, source: bytes, status: os.stat_result, name: str) -> bytes | None:
-    """The code of the pyc that this interpreter would load for `source`, renamed and marshalled; None without one.
+    """The marshalled code of the pyc that this interpreter would load for `source`, renamed; None without one.
 
     The pyc has to lie in the real ``__pycache__`` beside the source, be no link, belong to the source's owner and be
-    writable by nobody who can't write the source; `is_valid` says which headers do. One that names the source's folder
-    although the source does not has kept it somewhere else than in its file names: it is not used.
+    writable by nobody who can't write the source; `is_valid` says which headers do.
     """
+    folder, _, file = path.rpartition("/")
     try:
-        pyc = importlib.util.cache_from_source(path)
-        if not is_safe_folder(os.path.dirname(pyc), os.path.dirname(path)):
+        if not file.endswith(".py") or not is_safe_folder(folder):
             return None
-        data, cached = read(pyc, os.O_NOFOLLOW)
-        if not is_as_safe(cached, status) or not is_valid(data, source, status):
+        pyc, cached = read(f"{folder}/__pycache__/{file[:-3]}.{TAG}.pyc", os.O_NOFOLLOW)
+        if not is_as_safe(cached, status) or not is_valid(pyc, source, status):
             return None
-        code = marshal.loads(memoryview(data)[HEADER:])
-        before = code.co_filename
-        _imp._fix_co_filename(code, name)  # type: ignore[attr-defined]  # what importlib calls
-        if not is_named(code, name):
-            return None
-        marshalled = marshal.dumps(code)
+        return renamed(pyc, path, name) or remarshalled(pyc, source, path, name)
     except Exception:  # not there, not readable, not marshal's, not code: Python would compile, or fail
         return None
-    folders = {os.fsencode(os.path.dirname(place)) for place in (before, path)} - {b"", b"/"}
-    return None if any(folder in marshalled and folder not in source for folder in folders) else marshalled
 
 
 @functools.lru_cache(maxsize=64)
-def is_safe_folder(cache: str, folder: str) -> bool:
-    """Whether `cache` is the real ``__pycache__`` of `folder`, and in the hands of nobody else."""
-    if cache != os.path.join(folder, "__pycache__"):  # PYTHONPYCACHEPREFIX
+def is_safe_folder(folder: str) -> bool:
+    """Whether Python loads from a real ``__pycache__`` in `folder` that is in the hands of nobody else."""
+    cache = f"{folder}/__pycache__"
+    if importlib.util.cache_from_source(f"{folder}/x.py") != f"{cache}/x.{TAG}.pyc":  # PYTHONPYCACHEPREFIX
         return False
-    status = os.lstat(cache)
+    try:
+        status = os.lstat(cache)
+    except OSError:
+        return False
     return stat.S_ISDIR(status.st_mode) and is_as_safe(status, os.stat(folder))
 
 
@@ -141,8 +152,66 @@ def is_valid(pyc: bytes, source: bytes, status: os.stat_result) -> bool:
         return False
     if pyc[4:8] == CHECKED:
         return pyc[8:HEADER] == importlib.util.source_hash(source)
-    numbers = (int(status.st_mtime) & 0xFFFFFFFF, len(source) & 0xFFFFFFFF)
-    return pyc[4:HEADER] == b"".join(number.to_bytes(4, "little") for number in (0, *numbers))
+    return pyc[4:HEADER] == struct.pack("<III", 0, int(status.st_mtime) & 0xFFFFFFFF, len(source) & 0xFFFFFFFF)
+
+
+def renamed(pyc: bytes, path: str, name: str) -> bytes | None:
+    """The code in `pyc` with `name` for `path`, without unmarshalling it; None where that is not surely right.
+
+    All code of a module shares one file name, which marshal writes once. It is surely that if it is the only thing in
+    the pyc that names its root, what follows it is what follows the file name of code, and the code of the module,
+    which ends where the pyc does, names that file or refers to an earlier object.
+    """
+    old, new = os.fsencode(path), os.fsencode(name)
+    root = old[: -len(new)]
+    at = pyc.find(root)
+    end = at + len(old)
+    module = pyc.rfind(b"<module>") - 2
+    if len(root) < 2 or min(at, module) < HEADER or not pyc.startswith(old, at) or pyc.find(root, at + 1) >= 0:
+        return None
+    kind, length = pyc[at - 2 : at]
+    if kind & ~SHARED not in SHORT or length != len(old) or len(new) > 255 or not name.isascii():
+        return None
+    refers = kind & SHARED and pyc[module - 5] == REFERENCE and HEADER < end_of_code(pyc, end) < module
+    if end_of_code(pyc, module) != len(pyc) or not (refers or end == module):
+        return None
+    return b"".join((pyc[HEADER : at - 1], bytes((len(new),)), new, pyc[end:]))
+
+
+def end_of_code(pyc: bytes, at: int) -> int:
+    """Where the code ends whose file name ends at `at`: after its names, first line and tables; -1 if it is none."""
+    try:
+        for kinds in FOLLOWING:
+            kind = pyc[at] & ~SHARED
+            if not kinds:
+                at += 4
+            elif kind == REFERENCE:
+                at += 5
+            elif kind not in kinds:
+                return -1
+            elif kind in SHORT:
+                at += 2 + pyc[at + 1]
+            else:
+                at += 5 + int.from_bytes(pyc[at + 1 : at + 5], "little")
+    except IndexError:
+        return -1
+    return at
+
+
+def remarshalled(pyc: bytes, source: bytes, path: str, name: str) -> bytes | None:
+    """The code in `pyc`, unmarshalled, renamed as importlib renames it, and marshalled again.
+
+    `code.replace` would lose which variables are hidden (3.12). Code of several files is not used, nor code that names
+    the source's folder in something else than its file name although the source does not.
+    """
+    code = marshal.loads(memoryview(pyc)[HEADER:])
+    before = code.co_filename
+    _imp._fix_co_filename(code, name)  # type: ignore[attr-defined]  # what importlib calls
+    if not is_named(code, name):
+        return None
+    made = marshal.dumps(code)
+    folders = {os.fsencode(os.path.dirname(place)) for place in (before, path)} - {b"", b"/"}
+    return None if any(folder in made and folder not in source for folder in folders) else made
 
 
 def is_named(code: CodeType, name: str) -> bool:
@@ -163,10 +232,3 @@ def read(path: str, flags: int = 0) -> tuple[bytes, os.stat_result]:
     finally:
         os.close(descriptor)
     return data, status
-
-
-def write(target: str, data: bytes) -> None:
-    """Write a new file, in a new folder if need be."""
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    with open(target, "wb") as file:
-        file.write(data)

@@ -148,7 +148,8 @@ def _content(file: SourceFile) -> bytes:
     if data is None:
         try:
             with open(file.path, "rb") as stream:
-                data = stream.read()
+                stream.seek(file.offset or 0)
+                data = stream.read(-1 if file.offset is None else file.entry.size)
         except OSError as error:
             raise LayerError(f"A file of the kit can't be read ({error}).", where=file.path) from error
     if digest_bytes(data) != file.entry.sha256:

@@ -79,7 +79,7 @@ def _content(file: SourceFile, source: LayerSource) -> Iterator[bytes]:
     """The content of one file in pieces; an error after the last when it was not what its entry says."""
     digest, size = hashlib.sha256(), 0
     try:
-        for chunk in [file.data] if file.data is not None else _read(file.path, file.entry.size):
+        for chunk in [file.data] if file.data is not None else _read(file):
             size += len(chunk)
             if size > file.entry.size:
                 break
@@ -93,10 +93,14 @@ def _content(file: SourceFile, source: LayerSource) -> Iterator[bytes]:
         raise _changed(file, source, "its content is another")
 
 
-def _read(path: str, size: int) -> Iterator[bytes]:
-    """The file's bytes; one call more than it takes to read `size` of them shows whether it has grown."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _read(file: SourceFile) -> Iterator[bytes]:
+    """The file's bytes; one call more than it takes to read all of them shows whether it has grown."""
+    size = file.entry.size
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        if file.offset is not None:
+            yield os.pread(descriptor, size, file.offset)
+            return
         while chunk := os.read(descriptor, min(CHUNK, size + 1)):
             yield chunk
             size -= len(chunk)

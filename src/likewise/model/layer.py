@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import overload
 
 import msgspec
 
@@ -61,7 +62,7 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Where the client can read the content of `entry`: a file of its own, or `data` made in memory.
+    """Where the client can read the content of `entry`: a file of its own, part of a file, or `data` made in memory.
 
     This is a fact about the client and never leaves it.
     """
@@ -69,6 +70,52 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     entry: FileEntry
     path: str = ""
     data: bytes | None = None
+    offset: int | None = None  # where in the file the content begins; None: it is all of the file
+
+
+class LazyFiles(Sequence[SourceFile]):
+    """The files of a layer that is known already: made when somebody looks at one, which few do in a warm start.
+
+    Parameters
+    ----------
+    make : callable
+        Gives the files, sorted by path.
+    count, size : int
+        How many they are; bytes of content.
+    """
+
+    def __init__(self, make: Callable[[], tuple[SourceFile, ...]], *, count: int, size: int) -> None:
+        self._make = make
+        self._made: tuple[SourceFile, ...] | None = None
+        self._count = count
+        self.size = size
+
+    def _all(self) -> tuple[SourceFile, ...]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int, /) -> SourceFile: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> tuple[SourceFile, ...]: ...
+    def __getitem__(self, index: int | slice, /) -> SourceFile | tuple[SourceFile, ...]:
+        return self._all()[index]
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        return iter(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return tuple, (self._all(),)
 
 
 class LayerSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,13 +124,13 @@ class LayerSource(msgspec.Struct, frozen=True, kw_only=True):
     kind: LayerKind
     name: str
     version: str
-    files: tuple[SourceFile, ...]
+    files: Sequence[SourceFile]
     digest: Digest
 
     @property
     def size(self) -> int:
         """Bytes of content."""
-        return sum(f.entry.size for f in self.files)
+        return self.files.size if isinstance(self.files, LazyFiles) else sum(f.entry.size for f in self.files)
 
 
 def layer_source(kind: LayerKind, name: str, version: str, files: Iterable[SourceFile]) -> LayerSource:
