@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from likewise.scan import Scanned, facts, inventory
+from likewise.scan import Scanned, facts, files, inventory, stats, walks
+from likewise.scan.listing import Listing
+from likewise.scan.unlisted import Trail
 from support.prefixes import UV, make_venv, run
 from support.scanning import look, make_wheel, site_of, write_files
 
@@ -111,6 +114,79 @@ def uninstall(site: Path) -> None:
     run(UV, "pip", "uninstall", "--quiet", "--python", site.parents[2] / "bin" / "python", "one")
 
 
+def put_another_in_its_place(site: Path) -> None:
+    """Same name, size and times as what was there."""
+    path = site / "one" / "mod.py"
+    before = path.stat()
+    (site / "one" / "new").write_text("x = 4\n")
+    os.utime(site / "one" / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(site / "one" / "new", path)
+
+
+def put_another_folder_in_its_place(site: Path) -> None:
+    shutil.copytree(site / "one", site.parents[3] / "one")
+    (site / "one").rename(site.parents[3] / "old")
+    (site.parents[3] / "one" / "mod.py").write_text("x = 5\n")
+    (site.parents[3] / "one").rename(site / "one")
+
+
+def put_a_link_in_its_place(site: Path) -> None:
+    shutil.copytree(site / "one", site.parents[3] / "one")
+    (site.parents[3] / "one" / "mod.py").write_text("x = 5\n")
+    shutil.rmtree(site / "one")
+    (site / "one").symlink_to(site.parents[3] / "one")
+
+
+def describe_it_anew(site: Path) -> None:
+    with (site / "one-1.0.dist-info" / "METADATA").open("r+") as file:
+        file.write("Metadata-Version: 2.2\n")
+
+
+def require_something(site: Path) -> None:
+    path = site / "one-1.0.dist-info" / "METADATA"
+    path.write_text(path.read_text().replace("Version: 1.0", "Version: 1.0\nRequires-Dist: two"))
+
+
+def tell_where_it_came_from(site: Path) -> None:
+    (site / "one-1.0.dist-info" / "direct_url.json").write_text(
+        '{"url": "https://host.test/a.whl", "archive_info": {}}'
+    )
+
+
+def let_another_have_installed_it(site: Path) -> None:
+    (site / "one-1.0.dist-info" / "INSTALLER").write_text("me")
+
+
+def ask_for_it(site: Path) -> None:
+    marker = site / "two-1.0.dist-info" / "REQUESTED"
+    marker.unlink() if marker.exists() else marker.touch()
+
+
+def give_it_a_script(site: Path) -> None:
+    (site / "one-1.0.dist-info" / "entry_points.txt").write_text("[console_scripts]\nx = one:x\n")
+
+
+def damage_the_record(site: Path) -> None:
+    (site / "one-1.0.dist-info" / "RECORD").write_text('one/__init__.py,"unfinished')
+
+
+def lose_the_record(site: Path) -> None:
+    (site / "one-1.0.dist-info" / "RECORD").unlink()
+
+
+def add_a_folder_to_the_path(site: Path) -> None:
+    write_files(site.parents[3] / "more", {"more.py": ""})
+    (site / "mine.pth").write_text(f"{site.parents[3] / 'more'}\n")
+
+
+def drop_a_file_in_a_folder_of_its_own(site: Path) -> None:
+    write_files(site, {"one/deep/er/data.txt": "x"})
+
+
+def drop_a_link_in(site: Path) -> None:
+    (site / "one" / "linked.py").symlink_to("mod.py")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -125,6 +201,20 @@ def uninstall(site: Path) -> None:
         claim_its_file,
         upgrade,
         uninstall,
+        put_another_in_its_place,
+        put_another_folder_in_its_place,
+        put_a_link_in_its_place,
+        describe_it_anew,
+        require_something,
+        tell_where_it_came_from,
+        let_another_have_installed_it,
+        ask_for_it,
+        give_it_a_script,
+        damage_the_record,
+        lose_the_record,
+        add_a_folder_to_the_path,
+        drop_a_file_in_a_folder_of_its_own,
+        drop_a_link_in,
     ],
 )
 def test_every_change_is_seen(change: Callable[[Path], None], python: Path, tmp_path: Path) -> None:
@@ -170,6 +260,23 @@ def test_a_damaged_memory_is_none(python: Path, tmp_path: Path) -> None:
     assert outcome(look(python, tmp_path / "facts")) == outcome(first)
 
 
+@pytest.mark.parametrize("ending", [".memory", ".walk"])
+@pytest.mark.parametrize("content", [b"", b"\x80", b"\x93\x01\x02\x03", b"\x81\xa5rules\xa5later"])
+def test_a_memory_of_another_release_is_none(
+    ending: str, content: bytes, python: Path, tmp_path: Path, listed: list[str]
+) -> None:
+    """What an older or newer likewise wrote is not understood, and replaced."""
+    first = look(python, tmp_path / "facts")
+    (kept,) = (path for path in (tmp_path / "facts").iterdir() if path.name.endswith(ending))
+    good = kept.read_bytes()
+    kept.write_bytes(content)
+    for _ in range(2):
+        listed.clear()
+        assert outcome(look(python, tmp_path / "facts")) == outcome(first)
+    assert listed == []
+    assert len(kept.read_bytes()) == len(good)
+
+
 def test_a_file_that_leaves_its_package_is_loose(python: Path, tmp_path: Path) -> None:
     """The folder of an uninstalled distribution that somebody left a module in is shipped as it is."""
     site = site_of(python)
@@ -178,3 +285,96 @@ def test_a_file_that_leaves_its_package_is_loose(python: Path, tmp_path: Path) -
     uninstall(site)
     scanned = look(python, tmp_path / "facts")
     assert {file.entry.path for file in scanned.sources["site-packages"].files} == {"purelib/one/mine.py"}
+
+
+@pytest.fixture
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The directories of distributions that were walked for files that no `RECORD` names."""
+    folders: list[str] = []
+    real = walks.find_unlisted
+
+    def spy(listings: Sequence[Listing], trail: Trail) -> tuple[str, ...]:
+        left = real(listings, trail)
+        folders.extend(os.path.basename(folder) for folder in trail.folders)
+        return left
+
+    monkeypatch.setattr(walks, "find_unlisted", spy)
+    return folders
+
+
+def test_a_second_scan_walks_nowhere(python: Path, tmp_path: Path, walked: list[str]) -> None:
+    """Directories that are as they were are only looked at; files that nobody lists are found all the same."""
+    site = site_of(python)
+    write_files(site, {"one/extra.py": "", "loose.py": "", "empty/folder/x.txt": ""})
+    first = look(python, tmp_path / "facts")
+    assert sorted(walked) == ["one", "one-1.0.dist-info", "site-packages", "two-1.0.dist-info"]
+    walked.clear()
+    assert outcome(look(python, tmp_path / "facts")) == outcome(first)
+    assert walked == []
+    assert {f.entry.path for f in first.sources["site-packages"].files} == {
+        "purelib/loose.py",
+        "purelib/empty/folder/x.txt",
+    }
+    assert "purelib/one/extra.py" in {f.entry.path for f in first.sources["one"].files}
+
+
+def test_a_folder_that_nothing_is_in_is_watched(python: Path, tmp_path: Path) -> None:
+    """A file in a directory of a distribution that was empty before is found."""
+    (site_of(python) / "one" / "empty").mkdir()
+    look(python, tmp_path / "facts")
+    (site_of(python) / "one" / "empty" / "data.txt").touch()
+    assert "purelib/one/empty/data.txt" in {f.entry.path for f in look(python, tmp_path / "facts").sources["one"].files}
+
+
+def test_where_directories_keep_no_times_they_are_walked(
+    python: Path, tmp_path: Path, walked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system that may not note new names in a directory's times, every scan walks."""
+    monkeypatch.setattr(stats, "file_system", lambda path: "fuse.bucket")
+    for _ in range(2):
+        walked.clear()
+        look(python, tmp_path / "facts")
+        assert sorted(walked) == ["one", "one-1.0.dist-info", "site-packages", "two-1.0.dist-info"]
+
+
+def test_what_a_link_leads_to_may_change(python: Path, tmp_path: Path, walked: list[str]) -> None:
+    """Where a link decides, the directories' times don't, so they are walked."""
+    (site_of(python) / "linked.py").symlink_to(tmp_path / "elsewhere.py")
+    for _ in range(2):
+        walked.clear()
+        look(python, tmp_path / "facts")
+        assert sorted(walked) == ["one", "one-1.0.dist-info", "site-packages", "two-1.0.dist-info"]
+
+
+def test_touching_changes_nothing(python: Path, tmp_path: Path, listed: list[str]) -> None:
+    """A file with new times and the old content is read again, once."""
+    first = look(python, tmp_path / "facts")
+    (site_of(python) / "one" / "mod.py").touch()
+    for expected in (["one-1.0.dist-info"], []):
+        listed.clear()
+        assert outcome(look(python, tmp_path / "facts")) == outcome(first)
+        assert listed == expected
+
+
+def test_a_file_of_a_changed_distribution_is_read_alone(
+    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a distribution with one edited file only that file is read again."""
+    look(python, tmp_path / "facts")
+    edit(site_of(python))
+    read: list[str] = []
+    real = files.hash_file
+    monkeypatch.setattr(files, "hash_file", lambda path: read.append(os.path.basename(path)) or real(path))
+    look(python, tmp_path / "facts")
+    assert read == ["mod.py"]
+
+
+def test_credentials_are_not_written_down(python: Path, tmp_path: Path) -> None:
+    """A distribution whose metadata holds a password is looked at anew each time, and no kept file has it."""
+    info = site_of(python) / "one-1.0.dist-info"
+    (info / "direct_url.json").write_text('{"url": "https://me:s3cret@host.test/a.whl", "archive_info": {}}')
+    (info / "METADATA").write_text("Name: one\nVersion: 1.0\nRequires-Dist: x @ https://me:s3cret@host.test/x.whl\n")
+    for _ in range(2):
+        scanned = look(python, tmp_path / "facts")
+        assert scanned.snapshot.distributions[0].origin.url == "https://host.test/a.whl"
+    assert not any(b"s3cret" in path.read_bytes() for path in (tmp_path / "facts").iterdir())

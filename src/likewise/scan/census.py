@@ -12,6 +12,7 @@ from likewise.model.identity import Layout, layout_for
 from likewise.model.snapshot import Origin, OriginKind, PrefixKind, Problem, Severity
 from likewise.scan.distributions import Installed, find_installed
 from likewise.scan.editables import editable_of
+from likewise.scan.memory import Memory
 from likewise.scan.origins import origin_of
 from likewise.scan.ownership import Owned, conda_owned, dpkg_owned
 from likewise.scan.places import Places, find_places, is_source_tree
@@ -63,13 +64,13 @@ class Census(msgspec.Struct, frozen=True, kw_only=True):
         return owned.origin if owned else origin_of(installed.direct, installer=installed.installer)
 
 
-def take_census(probe: Probe) -> Census:
-    """Find every distribution that the probed interpreter can see."""
+def take_census(probe: Probe, memory: Memory | None = None) -> Census:
+    """Find every distribution that the probed interpreter can see; what `memory` knows of one is not read again."""
     places = find_places(probe)
-    installed, problems = find_installed(places.searched)
+    installed, problems = find_installed(places.searched, memory.installed if memory else None)
     editables: dict[str, Editable] = {}
     for one in installed:
-        editable = editable_of(one)
+        editable = None if memory and memory.is_plain(one) else editable_of(one)
         if editable and os.path.isdir(editable.path):
             editables[one.name] = editable
         elif editable:

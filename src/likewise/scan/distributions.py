@@ -51,6 +51,8 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     link : str
         The source directory that an egg-link in `site` leads to, else "".
     has_record : bool
+    flawed : bool
+        Whether there is a `Problem` with its metadata.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     top_level: tuple[str, ...] = ()
     link: str = ""
     has_record: bool = False
+    flawed: bool = False
 
     @property
     def home(self) -> str:
@@ -72,16 +75,21 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
         return os.path.dirname(self.site) if self.site.endswith(".egg") else self.site
 
 
-def find_installed(folders: Iterable[str]) -> tuple[list[Installed], list[Problem]]:
+Recall = Callable[[str], Installed | None]
+"""What is known of the distribution with this metadata folder, when that is as it was."""
+
+
+def find_installed(folders: Iterable[str], recall: Recall | None = None) -> tuple[list[Installed], list[Problem]]:
     """The distributions that Python finds in `folders` (absolute, in ``sys.path`` order), and what is wrong with any.
 
     A distribution found twice counts once, where it is found first; the other is a problem:
-    ``duplicate-dist-info`` in one directory, ``shadowed-dist-info`` in two.
+    ``duplicate-dist-info`` in one directory, ``shadowed-dist-info`` in two. `recall` is asked about each metadata
+    folder before that is read.
     """
     found: dict[str, Installed] = {}
     problems: list[Problem] = []
     for folder in folders:
-        here = list(_in_folder(folder, problems))
+        here = list(_in_folder(folder, recall or _unknown, problems))
         # A folder without METADATA is what an interrupted uninstall leaves: it must not hide a sound one.
         for one in sorted(here, key=lambda d: d.metadata == Metadata()):
             first = found.setdefault(one.name, one)
@@ -90,7 +98,11 @@ def find_installed(folders: Iterable[str]) -> tuple[list[Installed], list[Proble
     return list(found.values()), problems
 
 
-def _in_folder(folder: str, problems: list[Problem]) -> Iterator[Installed]:
+def _unknown(_folder: str) -> None:
+    """Nothing is known of any distribution."""
+
+
+def _in_folder(folder: str, recall: Recall, problems: list[Problem]) -> Iterator[Installed]:
     try:
         names = os.listdir(folder)
     except FileNotFoundError:  # sys.path may name what isn't there
@@ -109,7 +121,9 @@ def _in_folder(folder: str, problems: list[Problem]) -> Iterator[Installed]:
     for name in names:
         lower = name.lower()
         if lower.endswith((DIST_INFO, EGG_INFO)):
-            yield from _installed(_opened(os.path.join(folder, name)), folder, problems)
+            path = os.path.join(folder, name)
+            known = recall(path)
+            yield from [known] if known else _installed(_opened(path), folder, problems)
         elif lower.endswith(EGG_LINK):
             links.append(name)
     for name in links:
@@ -159,7 +173,7 @@ def _zipped_egg(path: str) -> _Folder:
 
 def _installed(folder: _Folder, site: str, problems: list[Problem]) -> Iterator[Installed]:
     """The distribution with this metadata folder; none when it is only a leftover."""
-    base, names = os.path.basename(folder.path), folder.names
+    base, names, before = os.path.basename(folder.path), folder.names, len(problems)
     if base.startswith("~"):  # reported with the other leftovers
         return
     data = folder.read(folder.main)  # an absolute path stays what it is
@@ -193,6 +207,7 @@ def _installed(folder: _Folder, site: str, problems: list[Problem]) -> Iterator[
         direct=direct,
         top_level=tuple(decode(text("top_level.txt")).split()),
         has_record="RECORD" in names,
+        flawed=len(problems) > before,
     )
 
 

@@ -6,16 +6,14 @@ import functools
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from likewise.model.digest import Digest, digest_bytes
-
-RACY_NS = 2_000_000_000
-"""Files changed less than this before the scan began are not remembered: a later write could leave the same time
-stamps (git's "racy" entries; 2 s is the resolution of the coarsest file systems in use)."""
+from likewise.scan.stats import RACY_NS
 
 KEEP_DAYS = 30
 """Facts that no scan asked for in this time are forgotten."""
@@ -36,9 +34,12 @@ class Facts:
         Made when missing, private to the user.
     prefix : str
         Whose files these are; names the file.
+    behind : Facts, optional
+        Asked for what is not known here, and told what is learnt: many facts that are seldom needed.
     """
 
-    def __init__(self, folder: Path, prefix: str) -> None:
+    def __init__(self, folder: Path, prefix: str, *, behind: Facts | None = None) -> None:
+        self._behind = behind
         self._file = folder / f"{digest_bytes(os.fsencode(prefix))[:32]}.facts"
         self._began = now_ns()
         self._today = self._began // 86_400_000_000_000
@@ -54,25 +55,45 @@ class Facts:
         """The sha256 of the file at `path`, when its stat facts are the ones known; else None."""
         fact = self._facts.get(path)
         if fact is None:
-            return None
+            return self._from_behind(path, stat)
         size, mtime, ctime, inode, digest, day = fact
         if inode != stat.st_ino or mtime != stat.st_mtime_ns or ctime != stat.st_ctime_ns or size != stat.st_size:
-            return None
+            return self._from_behind(path, stat)
         if day != self._today:
             self._used.add(path)
         return Digest(digest)
+
+    def _from_behind(self, path: str, stat: os.stat_result) -> Digest | None:
+        digest = self._behind.digest(path, stat) if self._behind else None
+        if digest is not None:
+            self._put(path, stat, digest)
+        return digest
 
     def remember(self, path: str, stat: os.stat_result, digest: Digest) -> None:
         """Keep the digest of `path`, read after `stat` was taken; ignored for files too young to be sure of."""
         if max(stat.st_mtime_ns, stat.st_ctime_ns) > self._began - RACY_NS:
             return
+        self._put(path, stat, digest)
+        if self._behind:
+            self._behind.remember(path, stat, digest)
+
+    def _put(self, path: str, stat: os.stat_result, digest: Digest) -> None:
         self._facts[path] = (
             stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, digest, self._today,
         )  # fmt: skip
         self._changed = True
 
+    def limit(self, paths: Iterable[str]) -> None:
+        """Forget all but the facts of `paths`, here and not behind."""
+        for path in self._facts.keys() - set(paths):
+            del self._facts[path]
+            self._used.discard(path)
+            self._changed = True
+
     def save(self) -> None:
         """Write what changed, atomically; forget what was not used for `KEEP_DAYS`."""
+        if self._behind:
+            self._behind.save()
         if not (self._changed or self._used):
             return
         for path in self._used:
@@ -108,6 +129,6 @@ def write_kept(file: Path, value: object) -> bool:
         except BaseException:
             os.unlink(temporary)
             raise
-    except OSError:
+    except (OSError, UnicodeEncodeError):  # no room, no right; a path that is no Unicode
         return False
     return True

@@ -24,7 +24,7 @@ import msgspec
 
 from likewise.model.digest import EMPTY, Digest, digest_bytes
 from likewise.model.identity import Layout, layout_for, script_from_prefix
-from likewise.model.layer import FileEntry, SourceFile, layer_digest
+from likewise.model.layer import FileEntry, LayerSource, SourceFile, layer_digest
 from likewise.model.snapshot import Problem, Severity
 from likewise.scan.listing import Found, Listing, list_files, settle_links
 from likewise.scan.unlisted import find_unlisted
@@ -60,7 +60,7 @@ class DistFiles(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    files : tuple of SourceFile
+    files : sequence of SourceFile
         Sorted by path.
     modified : tuple of str
         Layer paths whose content is not what `RECORD` claims.
@@ -72,7 +72,7 @@ class DistFiles(msgspec.Struct, frozen=True, kw_only=True):
         With severity ERROR where a file had to be left out.
     """
 
-    files: tuple[SourceFile, ...]
+    files: Sequence[SourceFile]
     modified: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
@@ -249,6 +249,14 @@ def _is_own(path: str, layout: Layout) -> bool:
         or path in layout.executables
         or os.path.realpath(folder) == os.path.realpath(layout.scripts)
     )
+
+
+def imports_of(source: LayerSource) -> tuple[str, ...]:
+    """Names of the modules, packages and namespace packages that a layer has directly in the site directory."""
+    paths = [file.entry.path for file in source.files]
+    tops = {p[8:].partition("/")[0].partition(".")[0] for p in paths if p.endswith((".py", ".so", ".pyc"))
+            and p.startswith("purelib/")}  # fmt: skip
+    return tuple(sorted(name for name in tops if name.isidentifier()))
 
 
 def record_digest(dist_info: Path, *, layout: Layout) -> Digest:

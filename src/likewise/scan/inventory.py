@@ -13,12 +13,13 @@ import msgspec
 from likewise.model.layer import SourceFile
 from likewise.model.snapshot import PrefixKind, Problem
 from likewise.scan.census import Census
-from likewise.scan.files import Listing, find_unlisted, list_files
+from likewise.scan.files import Listing, list_files
 from likewise.scan.leftover import LAYER_NAME, list_leftover, relative_pth, sort_leftover
 from likewise.scan.memory import Memory, Recalled
 from likewise.scan.overlap import first_wins
 from likewise.scan.probe import Probe
 from likewise.scan.pth import Pth, read_pth
+from likewise.scan.walks import Walks
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +48,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
 
 
-def take_inventory(census: Census, probe: Probe, memory: Memory | None, *, max_bytes: int) -> Inventory:
+def take_inventory(census: Census, probe: Probe, memory: Memory | None, walks: Walks, *, max_bytes: int) -> Inventory:
     """List the files of everything that is copied.
 
     Parameters
@@ -56,6 +57,8 @@ def take_inventory(census: Census, probe: Probe, memory: Memory | None, *, max_b
     probe : Probe
     memory : Memory, optional
         Asked about each distribution first.
+    walks : Walks
+        Spares walking through directories that are as they were.
     max_bytes : int
         For what nobody owns.
 
@@ -66,7 +69,10 @@ def take_inventory(census: Census, probe: Probe, memory: Memory | None, *, max_b
     """
     recalled = _recall(census, memory) if memory else {}
     listings = _list_distributions(census, probe, recalled)
-    leftover = sort_leftover(_unowned(census, listings, recalled), census.sites, probe.sys_path)
+    unowned = _unowned(census, listings, recalled, walks)
+    if unowned is None:
+        return take_inventory(census, probe, None, walks, max_bytes=max_bytes)
+    leftover = sort_leftover(unowned, census.sites, probe.sys_path)
     pth_dirs = _pth_dirs([*leftover.pths, *_shipped_pths(listings, recalled)], census, probe)
     loose = []
     for site in census.sites:
@@ -74,8 +80,8 @@ def take_inventory(census: Census, probe: Probe, memory: Memory | None, *, max_b
         modules = [path for path in leftover.modules if path.startswith(site + os.sep)]
         list_leftover(modules, listing, max_bytes=max_bytes)
         loose.append(listing)
-    if _disturbed(recalled, [*listings.values(), *loose]):
-        return take_inventory(census, probe, None, max_bytes=max_bytes)
+    if not walks.apart(recalled, [*listings.values(), *loose]):
+        return take_inventory(census, probe, None, walks, max_bytes=max_bytes)
     order = {path: index for index, path in enumerate(census.places.searched)}
     everything = sorted([*listings.values(), *loose], key=lambda x: order.get(x.layout.purelib, 0))
     problems = (*leftover.problems, *first_wins(everything))
@@ -101,15 +107,6 @@ def _recall(census: Census, memory: Memory) -> dict[str, Recalled]:
     return found
 
 
-def _disturbed(recalled: dict[str, Recalled], others: Sequence[Listing]) -> bool:
-    """Whether something new lies among the files of recalled distributions, or has the path of one of them."""
-    if any(one.listing.files or one.listing.problems for one in recalled.values()):
-        return True
-    paths = {file.entry.path for one in recalled.values() for file in one.files.files}
-    count = sum(len(one.files.files) for one in recalled.values())
-    return len(paths) < count or any(path in paths for listing in others for path in listing.files)
-
-
 def _list_distributions(census: Census, probe: Probe, recalled: Container[str]) -> dict[str, Listing]:
     """The listings of what is copied and not recalled, by name, in ``sys.path`` order."""
     listings = {}
@@ -130,15 +127,23 @@ def _list_distributions(census: Census, probe: Probe, recalled: Container[str]) 
     return listings
 
 
-def _unowned(census: Census, listings: dict[str, Listing], recalled: dict[str, Recalled]) -> list[str]:
-    """What lies in the site directories and belongs to no distribution. Completes all listings on the way."""
+def _unowned(
+    census: Census, listings: dict[str, Listing], recalled: dict[str, Recalled], walks: Walks
+) -> list[str] | None:
+    """What lies in the site directories and belongs to no distribution. Completes all listings on the way.
+
+    None when something new lies among the files of a recalled distribution.
+    """
     counted = [listing for name, listing in listings.items() if name not in census.trees]
-    counted += [one.listing for one in recalled.values()]
     for one in census.installed:
         if one.name in census.editables and not one.link:  # its .pth and its import hook are no leftovers
             counted.append(list_files(Path(one.folder), layout=census.layout(one)))
-    left = list(find_unlisted(counted))
-    for site in set(census.sites) - {listing.site for listing in counted}:  # nothing but loose files
+    found = walks.unlisted(counted, recalled)
+    if found is None:
+        return None
+    left = list(found)
+    owners = {listing.site for listing in counted} | {one.site for one in recalled.values()}
+    for site in set(census.sites) - owners:  # nothing but loose files
         try:
             left += sorted(entry.path for entry in os.scandir(site))
         except OSError:
@@ -148,16 +153,16 @@ def _unowned(census: Census, listings: dict[str, Listing], recalled: dict[str, R
 
 def _shipped_pths(listings: dict[str, Listing], recalled: dict[str, Recalled]) -> list[Pth]:
     """The ``.pth`` files that distributions brought."""
-    owners = [*listings.values(), *(one.listing for one in recalled.values())]
+    paths = [path for one in recalled.values() for path in one.pths]
+    for owner in listings.values():
+        paths += [p for p in owner.claimed if p.endswith(".pth") and os.path.dirname(p) == owner.layout.purelib]
     found = []
-    for owner in owners:
-        for path in owner.claimed:
-            if path.endswith(".pth") and os.path.dirname(path) == owner.layout.purelib:
-                try:
-                    found.append(read_pth(path))
-                except OSError:
-                    continue  # a problem of its distribution, when it is hashed
-    return sorted(found, key=lambda pth: pth.path)
+    for path in sorted(paths):
+        try:
+            found.append(read_pth(path))
+        except OSError:
+            continue  # a problem of its distribution, when it is hashed
+    return found
 
 
 def _pth_dirs(pths: Iterable[Pth], census: Census, probe: Probe) -> tuple[tuple[str, str], ...]:

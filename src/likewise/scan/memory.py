@@ -1,8 +1,9 @@
 """What the last scan found of each distribution: the reason why a second scan of many is a matter of milliseconds.
 
-A distribution is as it was when its `RECORD`, and every file that it listed then, have the stat facts they had. Then
-its file list needs neither be parsed nor checked nor hashed again. Only sound ones are remembered, those without
-problems and without a path that somebody else has too; all others take the long way each time.
+A distribution is as it was when its metadata folder has the names it had, and everything in that folder and every file
+that its `RECORD` listed have the stat facts they had. Then its metadata need not be read, nor its file list parsed,
+checked or hashed again; the list is not even made unless somebody looks at it. Only sound distributions are remembered,
+those without problems and without a path that somebody else has too; all others take the long way each time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,36 +20,54 @@ import msgspec
 from likewise.model import identity, layer
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.identity import Layout
-from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile
-from likewise.scan import files, listing, record, unlisted
-from likewise.scan.distributions import Installed
-from likewise.scan.facts import RACY_NS, now_ns, read_kept, write_kept
-from likewise.scan.files import DistFiles
+from likewise.model.layer import FileEntry, LayerKind, LayerSource, LazyFiles, SourceFile
+from likewise.scan import distributions, editables, files, listing, metadata, origins, record, stats, unlisted
+from likewise.scan.distributions import DIST_INFO, Installed
+from likewise.scan.facts import now_ns, read_kept, write_kept
+from likewise.scan.files import DistFiles, imports_of
 from likewise.scan.listing import Listing
+from likewise.scan.origins import redact, redact_requirement
+from likewise.scan.stats import facts_of, is_young, join_paths, pack, split_paths
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One file: its entry, its stat facts, and the content of a script whose first line is another in the layer."""
+    """One file: its entry, and the content of a script whose first line is another in the layer."""
 
     path: str
     sha256: Digest
     size: int
     executable: bool
-    stat_size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
     data: bytes | None
 
 
 class _Known(msgspec.Struct, frozen=True, array_like=True):
-    """One distribution. `basis` is what else its file list depends on; `generated` what it owns beside `files`."""
+    """One distribution. Lists are packed (see `stats`), since an unchanged prefix needs few of them.
 
-    basis: str
+    `watched` has the paths whose stat facts `facts` are: the `count` files of the layer, then what else is in the
+    metadata folder (`names`). `generated` is what it owns beside the layer's files; `claims` says what it owns in all.
+    """
+
+    installed: Installed
+    names: tuple[str, ...]
+    watched: bytes
+    facts: bytes
     digest: Digest
-    files: list[_File]
+    count: int
+    size: int
+    content: bytes
+    generated: bytes
+    claims: Digest
+    pths: tuple[str, ...]
+    imports: tuple[str, ...]
     modified: tuple[str, ...]
-    generated: list[str]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """The content of the file. `layouts` by site directory, distributions by metadata folder."""
+
+    rules: str
+    layouts: dict[str, Layout]
+    known: dict[str, _Known]
 
 
 class Recalled(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,15 +75,26 @@ class Recalled(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
-    listing : Listing
-        Without files: it only claims what is the distribution's.
+    site : str
+    claims : Digest
+        Says what it owns; see `claims_of`.
+    pths : tuple of str
+        Its ``.pth`` files in the site directory.
+    imports : tuple of str
+        See `imports_of`.
     files : DistFiles
     source : LayerSource
+    listing : callable
+        Makes a `Listing` without files, which only claims what is the distribution's.
     """
 
-    listing: Listing
+    site: str
+    claims: Digest
+    pths: tuple[str, ...]
+    imports: tuple[str, ...]
     files: DistFiles
     source: LayerSource
+    listing: Callable[[], Listing]
 
 
 class Memory:
@@ -73,34 +104,55 @@ class Memory:
     ----------
     folder : Path
     prefix : str
+
+    Attributes
+    ----------
+    rules : str
+        Changes with the modules that say what a distribution and its files are.
     """
 
     def __init__(self, folder: Path, prefix: str) -> None:
         self._file = folder / f"{digest_bytes(os.fsencode(prefix))[:32]}.memory"
         self._began = now_ns()
-        self._rules = _rules()
-        self._known = read_kept(self._file, dict[str, _Known]) or {}
+        self.rules = _rules()
+        kept = read_kept(self._file, _Kept)
+        self._kept = kept if kept and kept.rules == self.rules else _Kept(self.rules, {}, {})
+        self._same: dict[str, _Known] = {}
         self._next: dict[str, _Known] = {}
+        self._layouts: dict[str, Layout] = {}
         self._changed = False
+
+    def installed(self, folder: str) -> Installed | None:
+        """What the metadata folder says, when the distribution is as it was; else None."""
+        known = self._kept.known.get(folder)
+        if known is None or not _unchanged(folder, known):
+            return None
+        self._same[folder] = known
+        return known.installed
+
+    def is_plain(self, one: Installed) -> bool:
+        """Whether `one` is known to be no editable: it is as it was, and has not a single ``.pth`` file."""
+        known = self._same.get(one.folder)
+        return known is not None and not known.pths and not one.link
 
     def recall(self, one: Installed, layout: Layout) -> Recalled | None:
         """The distribution as it was found last time, when it still is; else None."""
-        known = self._known.get(one.folder)
-        if known is None or known.basis != self._basis(one, layout):
-            return None
-        paths = [_path_of(file.path, layout) for file in known.files]
-        if not all(map(_unchanged, paths, known.files)):
+        known = self._same.get(one.folder)
+        if known is None or self._kept.layouts.get(one.home) != layout:
             return None
         self._next[one.folder] = known
-        owner = Listing(name=os.path.basename(one.folder), site=one.site, layout=layout)
-        owner.claimed = {*paths, *known.generated}
-        found = tuple(map(_source_file, paths, known.files))
+        self._layouts[one.home] = layout
+        found = LazyFiles(partial(_source_files, known, layout), count=known.count, size=known.size)
         return Recalled(
-            listing=owner,
+            site=one.site,
+            claims=known.claims,
+            pths=tuple(path for path in known.pths if os.path.dirname(path) == layout.purelib),
+            imports=known.imports,
             files=DistFiles(files=found, modified=known.modified),
             source=LayerSource(
                 kind=LayerKind.DISTRIBUTION, name=one.name, version=one.version, files=found, digest=known.digest
             ),
+            listing=partial(_listing, known, layout),
         )
 
     def remember(
@@ -109,49 +161,138 @@ class Memory:
         listings: Mapping[str, Listing],
         settled: Mapping[str, DistFiles],
         sources: Mapping[str, LayerSource],
-    ) -> None:
-        """Keep what was found of those of `installed` that are sound. Mappings are by name of distribution."""
+    ) -> set[str]:
+        """Keep what was found of those of `installed` that are sound. Mappings are by name of distribution.
+
+        Returns the names of those that are kept.
+        """
         claims = Counter(file.entry.path for source in sources.values() for file in source.files)
+        kept = set()
         for one in installed:
-            if one.name in settled:
-                self._next.pop(one.folder, None)
-            if one.name in settled and one.name in sources and one.has_record:
+            if one.name not in settled:
+                continue
+            self._next.pop(one.folder, None)
+            if one.name in sources and _may_be_kept(one):
                 known = self._known_of(one, listings[one.name], settled[one.name], sources[one.name], claims)
                 if known:
                     self._next[one.folder] = known
+                    self._layouts[one.home] = listings[one.name].layout
                     self._changed = True
+                    kept.add(one.name)
+        return kept
 
     def save(self) -> None:
         """Write what changed, atomically; what was neither recalled nor remembered is forgotten."""
-        if self._changed or self._next.keys() != self._known.keys():
-            write_kept(self._file, self._next)
-
-    def _basis(self, one: Installed, layout: Layout) -> str:
-        path = os.path.join(one.folder, "RECORD")
-        try:
-            facts = os.stat(path)
-        except OSError:
-            return ""
-        return repr((self._rules, _facts(facts), msgspec.structs.astuple(layout)))
+        if self._changed or self._next.keys() != self._kept.known.keys():
+            write_kept(self._file, _Kept(self.rules, self._layouts, self._next))
 
     def _known_of(
         self, one: Installed, owner: Listing, settled: DistFiles, source: LayerSource, claims: Counter[str]
     ) -> _Known | None:
-        if settled.problems or settled.missing or settled.unlisted or owner.problems:
+        if settled.problems or settled.missing or settled.unlisted or owner.problems or owner.tops:
             return None
-        found: list[_File] = []
-        for file in source.files:
-            entry = file.entry
-            disk = owner.files.get(entry.path)
-            if disk is None or entry.link or claims[entry.path] > 1 or _path_of(entry.path, owner.layout) != disk.path:
-                return None
-            if max(disk.stat.st_mtime_ns, disk.stat.st_ctime_ns) > self._began - RACY_NS:
-                return None
-            facts = _facts(disk.stat)
-            found.append(_File(entry.path, entry.sha256, entry.size, entry.executable, *facts, file.data))
-        generated = owner.claimed - {disk.path for disk in owner.files.values()}
-        basis = self._basis(one, owner.layout)
-        return _Known(basis, source.digest, found, settled.modified, sorted(generated)) if basis else None
+        paths = _paths(owner, source, claims)
+        names = _names(one.folder)
+        others = _beside(one.folder, names, paths)
+        facts = self._facts(owner, source, paths, others)
+        if not facts:
+            return None
+        return _Known(
+            installed=one,
+            names=names,
+            watched=join_paths([*paths, *others], one.site),
+            facts=facts,
+            digest=source.digest,
+            count=len(paths),
+            size=source.size,
+            content=msgspec.msgpack.encode([_file_of(file) for file in source.files]),
+            generated=join_paths(sorted(owner.claimed.difference(paths)), one.site),
+            claims=claims_of(owner),
+            pths=tuple(sorted(path for path in owner.claimed if path.endswith(".pth"))),
+            imports=imports_of(source),
+            modified=settled.modified,
+        )
+
+    def _facts(self, owner: Listing, source: LayerSource, paths: Sequence[str], others: Sequence[str]) -> bytes:
+        """The facts of `paths` (the layer's files) and `others`; b"" when they can't be relied on.
+
+        Those of the layer's files must be the ones from before it was read. `others` were read before this, which is
+        as good, for what is written during a scan is too young to be remembered.
+        """
+        if not paths or not others:
+            return b""
+        try:
+            before = pack([owner.files[file.entry.path].stat for file in source.files])
+        except OverflowError:
+            return b""
+        now = facts_of(owner.site, [*paths, *others])
+        return now if now.startswith(before) and not is_young(now, self._began) else b""
+
+
+def claims_of(owner: Listing) -> Digest:
+    """Identifies what a listing says about whose files are whose."""
+    return digest_bytes(join_paths([owner.site, owner.name, "", *sorted(owner.tops), "", *sorted(owner.claimed)]))
+
+
+def _may_be_kept(one: Installed) -> bool:
+    """Whether `one` says all that there is to be said of it, and no credential that would be written down once more."""
+    private = one.direct is not None and redact(one.direct.url) != one.direct.url
+    private = private or any(redact_requirement(text) != text for text in one.metadata.requires)
+    return one.has_record and not one.flawed and not private and one.folder.endswith(DIST_INFO)
+
+
+def _unchanged(folder: str, known: _Known) -> bool:
+    return _names(folder) == known.names and facts_of(known.installed.site, split_paths(known.watched)) == known.facts
+
+
+def _names(folder: str) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(os.listdir(folder)))
+    except OSError:
+        return ()
+
+
+def _paths(owner: Listing, source: LayerSource, claims: Counter[str]) -> list[str]:
+    """Where the layer's files lie; [] when that can't be told from their names alone, or another has one of them."""
+    paths: list[str] = []
+    for file in source.files:
+        entry = file.entry
+        disk = owner.files.get(entry.path)
+        if disk is None or entry.link or claims[entry.path] > 1 or _path_of(entry.path, owner.layout) != disk.path:
+            return []
+        paths.append(disk.path)
+    return paths
+
+
+def _beside(folder: str, names: Iterable[str], paths: Iterable[str]) -> list[str]:
+    """What else is in the metadata folder; [] when one of it is a link, whose facts are not those of its content."""
+    taken = set(paths)
+    others = [path for name in names if (path := os.path.join(folder, name)) not in taken]
+    return [] if any(map(os.path.islink, others)) else others
+
+
+def _listing(known: _Known, layout: Layout) -> Listing:
+    site = known.installed.site
+    owner = Listing(name=os.path.basename(known.installed.folder), site=site, layout=layout)
+    names = split_paths(known.watched)[: known.count] + split_paths(known.generated)
+    owner.claimed = {os.path.join(site, name) for name in names}
+    return owner
+
+
+def _source_files(known: _Known, layout: Layout) -> tuple[SourceFile, ...]:
+    return tuple(
+        SourceFile(
+            entry=FileEntry(path=file.path, sha256=file.sha256, size=file.size, executable=file.executable),
+            path="" if file.data is not None else _path_of(file.path, layout),
+            data=file.data,
+        )
+        for file in msgspec.msgpack.decode(known.content, type=list[_File])
+    )
+
+
+def _file_of(file: SourceFile) -> _File:
+    entry = file.entry
+    return _File(entry.path, entry.sha256, entry.size, entry.executable, file.data)
 
 
 def _path_of(layer_path: str, layout: Layout) -> str:
@@ -163,32 +304,10 @@ def _path_of(layer_path: str, layout: Layout) -> str:
     return f"{bases[scheme]}/{rest}"
 
 
-def _unchanged(path: str, file: _File) -> bool:
-    try:
-        facts = os.lstat(path)
-    except OSError:
-        return False
-    return (
-        facts.st_mtime_ns == file.mtime_ns
-        and facts.st_ctime_ns == file.ctime_ns
-        and facts.st_ino == file.inode
-        and facts.st_size == file.stat_size
-    )
-
-
-def _source_file(path: str, file: _File) -> SourceFile:
-    entry = FileEntry(path=file.path, sha256=file.sha256, size=file.size, executable=file.executable)
-    return SourceFile(entry=entry, path="" if file.data is not None else path, data=file.data)
-
-
-def _facts(facts: os.stat_result) -> tuple[int, int, int, int]:
-    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
-
-
 def _rules() -> str:
-    """Changes with every change of the modules that say what a distribution's files are."""
-    modules = (identity, layer, files, listing, record, unlisted, sys.modules[__name__])
+    """Changes with every change of the modules that say what a distribution and its files are."""
+    modules = (identity, layer, distributions, editables, files, listing, metadata, origins, record, stats, unlisted)
     try:
-        return repr([_facts(os.stat(module.__file__ or "")) for module in modules])
+        return repr([pack([os.stat(m.__file__ or "")]).hex() for m in (*modules, sys.modules[__name__])])
     except OSError:  # imported from an archive
         return "unknown"

@@ -18,12 +18,13 @@ from likewise.scan.census import Census, take_census
 from likewise.scan.code import Limits, scan_code
 from likewise.scan.distributions import Installed
 from likewise.scan.facts import Facts
-from likewise.scan.files import DistFiles, settle
+from likewise.scan.files import DistFiles, imports_of, settle
 from likewise.scan.inventory import take_inventory
 from likewise.scan.leftover import LAYER_NAME
 from likewise.scan.memory import Memory
 from likewise.scan.origins import redact_requirement
 from likewise.scan.probe import Probe
+from likewise.scan.walks import Walks
 
 
 class Scanned(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,19 +84,24 @@ def _collector_paused() -> Iterator[None]:
 
 def _scan(probe: Probe, facts_dir: Path, limits: Limits, reporter: Reporter) -> Scanned:
     prefix = probe.interpreter.prefix
-    facts, code_facts, memory = Facts(facts_dir, prefix), Facts(facts_dir, f"{prefix}\0code"), Memory(facts_dir, prefix)
-    census = take_census(probe)
-    inventory = take_inventory(census, probe, memory, max_bytes=limits.max_bytes)
+    memory, code_facts = Memory(facts_dir, prefix), Facts(facts_dir, f"{prefix}\0code")
+    walks = Walks(facts_dir, prefix, memory.rules)
+    facts = Facts(facts_dir, f"{prefix}\0rest", behind=Facts(facts_dir, prefix))  # the rest of what `memory` knows
+    census = take_census(probe, memory)
+    inventory = take_inventory(census, probe, memory, walks, max_bytes=limits.max_bytes)
     settled = settle([*inventory.listings.values(), *inventory.loose], facts, progress=_progress(reporter))
     by_name = dict(zip(inventory.listings, settled, strict=False))
     problems = [*census.problems, *inventory.problems]
 
     sources = _distribution_layers(census, by_name, problems)
-    memory.remember(census.installed, inventory.listings, by_name, sources)
+    remembered = memory.remember(census.installed, inventory.listings, by_name, sources)
     for name, one in inventory.recalled.items():
         by_name[name], sources[name] = one.files, one.source
+    rest = [listing for name, listing in inventory.listings.items() if name not in remembered]
+    facts.limit(found.path for listing in (*rest, *inventory.loose) for found in listing.files.values())
     facts.save()  # before anything can fail: reading it all again takes seconds
     memory.save()
+    walks.save()
     site_root = _site_root(settled[len(inventory.listings) :], inventory.pths, census, sources, problems)
     code = scan_code(
         probe,
@@ -107,7 +113,12 @@ def _scan(probe: Probe, facts_dir: Path, limits: Limits, reporter: Reporter) -> 
         reporter=reporter,
     )
     code_facts.save()
-    distributions = [_describe(one, census, by_name.get(one.name), sources.get(one.name)) for one in census.installed]
+    imports = {name: one.imports for name, one in inventory.recalled.items()}
+    imports.update((name, imports_of(source)) for name, source in sources.items() if name not in imports)
+    distributions = [
+        _describe(one, census, by_name.get(one.name), sources.get(one.name), imports.get(one.name, ()))
+        for one in census.installed
+    ]
     before = [root for root in code.roots if root.position is CodePosition.BEFORE]
     after = [root for root in code.roots if root.position is CodePosition.AFTER]
     snapshot = Snapshot(
@@ -201,7 +212,9 @@ def _site_root(
     return [root]
 
 
-def _describe(one: Installed, census: Census, files: DistFiles | None, source: LayerSource | None) -> Distribution:
+def _describe(
+    one: Installed, census: Census, files: DistFiles | None, source: LayerSource | None, imports: tuple[str, ...]
+) -> Distribution:
     editable = census.editables.get(one.name)
     return Distribution(
         name=one.name,
@@ -212,7 +225,7 @@ def _describe(one: Installed, census: Census, files: DistFiles | None, source: L
         requested=one.requested,
         requires=tuple(redact_requirement(text) for text in one.metadata.requires),
         provides_extras=one.metadata.provides_extras,
-        imports=editable.imports if editable else _imports(source) or one.top_level,
+        imports=editable.imports if editable else imports or one.top_level,
         metadata_path=one.folder,
         files=len(source.files) if source else 0,
         size=source.size if source else 0,
@@ -220,11 +233,3 @@ def _describe(one: Installed, census: Census, files: DistFiles | None, source: L
         missing=files.missing if files else (),
         content=source.digest if source else None,
     )
-
-
-def _imports(source: LayerSource | None) -> tuple[str, ...]:
-    """Names of the modules, packages and namespace packages directly in the site directory."""
-    paths = [file.entry.path for file in source.files] if source else []
-    tops = {p[8:].partition("/")[0].partition(".")[0] for p in paths if p.endswith((".py", ".so", ".pyc"))
-            and p.startswith("purelib/")}  # fmt: skip
-    return tuple(sorted(name for name in tops if name.isidentifier()))

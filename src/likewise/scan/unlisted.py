@@ -9,13 +9,32 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from likewise.model.identity import bytecode_source, installed_path, is_generated
 from likewise.model.layer import path_problem
 from likewise.scan.listing import Listing, add_file
 
 
-def find_unlisted(listings: Sequence[Listing]) -> tuple[str, ...]:
+@dataclass(slots=True)
+class Trail:
+    """What `find_unlisted` looked at, and what it gave to whom.
+
+    Attributes
+    ----------
+    folders : list of str
+        The directories whose names decided.
+    given : list of (path, listing)
+    complete : bool
+        Whether nothing else decided, such as what a link leads to.
+    """
+
+    folders: list[str] = field(default_factory=list)
+    given: list[tuple[str, Listing]] = field(default_factory=list)
+    complete: bool = True
+
+
+def find_unlisted(listings: Sequence[Listing], trail: Trail | None = None) -> tuple[str, ...]:
     """Give every unlisted file to the distribution it lies in, and return what is left over.
 
     A file belongs to the only distribution that has files beneath its nearest directory where anybody has any. Where
@@ -28,6 +47,8 @@ def find_unlisted(listings: Sequence[Listing]) -> tuple[str, ...]:
     ----------
     listings : sequence of Listing
         All distributions, of any number of site directories. Completed in place (`files`, `unlisted`).
+    trail : Trail, optional
+        Is told how it was done.
 
     Returns
     -------
@@ -39,33 +60,37 @@ def find_unlisted(listings: Sequence[Listing]) -> tuple[str, ...]:
     for listing in listings:
         by_site[listing.site].append(listing)
     left: list[str] = []
+    trail = trail or Trail()
     for site, members in by_site.items():
-        left += _one_site(site, sorted(members, key=lambda m: m.name))
+        left += _one_site(site, sorted(members, key=lambda m: m.name), trail)
     return tuple(sorted(left))
 
 
-def _one_site(site: str, members: list[Listing]) -> list[str]:
+def _one_site(site: str, members: list[Listing], trail: Trail) -> list[str]:
     claimed: set[str] = set()
     for member in members:
         claimed |= member.claimed
     tops = _top_level(site, members)
     left: list[str] = []
     found: list[str] = []
+    trail.folders.append(site)
     try:
         entries = sorted(os.scandir(site), key=lambda e: e.name)
     except OSError:
+        trail.complete = False
         return []
     for entry in entries:
         if entry.path in claimed or entry.name == "__pycache__":
             continue
+        trail.complete = trail.complete and not entry.is_symlink()
         name = entry.name if entry.name in tops or os.path.isdir(entry.path) else entry.name.partition(".")[0]
         if name not in tops:
             left.append(entry.path)
         elif entry.is_dir(follow_symlinks=False):
-            found += _walk(entry.path, claimed)
+            found += _walk(entry.path, claimed, trail)
         else:
             found.append(entry.path)
-    return left + _hand_out(found, site, members)
+    return left + _hand_out(found, site, members, trail)
 
 
 def _module(name: str) -> str:
@@ -85,11 +110,12 @@ def _top_level(site: str, members: list[Listing]) -> set[str]:
     return tops
 
 
-def _walk(folder: str, claimed: set[str]) -> Iterator[str]:
+def _walk(folder: str, claimed: set[str], trail: Trail) -> Iterator[str]:
     """Files beneath `folder` that nobody claims, without bytecode that has its source."""
     pending = [folder]
     while pending:
         current = pending.pop()
+        trail.folders.append(current)
         try:
             with os.scandir(current) as entries:
                 for entry in entries:
@@ -100,12 +126,14 @@ def _walk(folder: str, claimed: set[str]) -> Iterator[str]:
                         if entry.name != "__pycache__":
                             pending.append(path)
                     elif not (path.endswith((".pyc", ".pyo")) and os.path.exists(bytecode_source(path) or "")):
+                        trail.complete = trail.complete and not entry.is_symlink()
                         yield path
         except OSError:
-            yield current  # see _give
+            trail.complete = False
+            yield current  # see give
 
 
-def _hand_out(found: list[str], site: str, members: list[Listing]) -> list[str]:
+def _hand_out(found: list[str], site: str, members: list[Listing], trail: Trail) -> list[str]:
     if not found:
         return []
     direct: dict[str, set[int]] = defaultdict(set)
@@ -123,7 +151,8 @@ def _hand_out(found: list[str], site: str, members: list[Listing]) -> list[str]:
         if owner is None:
             left.append(path)
         else:
-            _give(path, owner)
+            give(path, owner)
+            trail.given.append((path, owner))
     return left
 
 
@@ -144,7 +173,8 @@ def _owner(
     return None
 
 
-def _give(path: str, owner: Listing) -> None:
+def give(path: str, owner: Listing) -> None:
+    """Add an unlisted file to the listing that it belongs to."""
     layer_path = installed_path(path, owner.layout)
     if layer_path is None:
         return
