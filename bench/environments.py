@@ -177,10 +177,10 @@ class Place:
         pip_install(self.dask, *wanted, "pip", "--compile-bytecode")
 
     def make_ray(self) -> None:
-        """A prefix that has Ray alone, in the version of the dependency group ``bench-ray``."""
+        """A prefix that has Ray alone (dependency group ``bench-ray``), and pip, which Ray wants there to get uv with."""
         if not (self.ray / "complete").exists():
             make_venv(self.ray)
-            pip_install(self.ray, "--compile-bytecode", "--group", f"{REPOSITORY}/pyproject.toml:bench-ray")
+            pip_install(self.ray, "pip", "--compile-bytecode", "--group", f"{REPOSITORY}/pyproject.toml:bench-ray")
             (self.ray / "complete").touch()
 
     def make_archive(self) -> None:

@@ -56,7 +56,7 @@ def test_the_page_shows_stages_processes_and_layers() -> None:
 def test_bars_lie_where_their_times_are() -> None:
     """A bar's place and width are its start and length, in one scale for all."""
     page = parsed(profile_page(WHOLE, title="t"))
-    (drawing,) = (e for e in page.iter() if e.tag.rpartition("}")[2] == "svg")
+    (drawing,) = (e for e in page.iter() if "data-left" in e.attrib)
     left, scale = float(drawing.attrib["data-left"]), float(drawing.attrib["data-scale"])
     bars = {
         (rect.attrib["class"], round((float(rect.attrib["x"]) - left) / scale + 100, 2)):
@@ -95,6 +95,14 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy.startswith("default-src 'none'") and f"script-src 'sha256-{digest}'" in policy
+
+
+def test_a_long_run_leaves_room_for_the_launch() -> None:
+    """The axis ends with the launch: a script that goes on for an hour does not press it into a corner."""
+    late = Timeline(stages=WHOLE.stages, marks=(*WHOLE.marks, Mark(name="the script ends", at=3700.0)))
+    page = profile_page(late, title="t")
+    assert "the script begins" in words(page) and "the script ends" not in words(page)
+    assert "2.50 s from the first stage" in page
 
 
 def test_an_empty_report_is_a_page_that_says_so() -> None:

@@ -140,7 +140,10 @@ def collect(cluster: Any, watched: Watched) -> tuple[PrefixTimes, ...]:
         return ()
     found = []
     for (node, prefix), told in answers:
-        layers = sorted((at, names.get(key, key)) for key, at in told["layers"].items())
+        seen = told["layers"]
+        if told["complete"] is not None:  # the last ones came after the last look
+            seen = {**dict.fromkeys(names, told["complete"]), **seen}
+        layers = sorted((at, names.get(key, key)) for key, at in seen.items())
         found.append(
             PrefixTimes(
                 node=node,

@@ -19,14 +19,24 @@ from likewise.model.timeline import Mark, PrefixTimes, ProcessTimes, Span, Timel
 
 _LEFT, _WIDE, _RIGHT, _ROW, _HEAD = 250, 820, 110, 20, 34
 
+_LEGEND = {
+    "stage": "a stage, on the client",
+    "make": "a process, until Python of its prefix began: the prefix is made, or the part of it that this takes",
+    "start": "from there until it had joined; a prefix, until it was complete",
+    "layer": "a layer, from the start of the first process until it was there",
+    "bad": "did not end",
+}
+
 _STYLE = """
 :root { color-scheme: light dark; --text: #1f2328; --quiet: #59636e; --line: #d1d9e0; --back: #ffffff;
   --stage: #2a6fbb; --make: #dd8452; --start: #55a868; --layer: #8172b3; --bad: #c44e52 }
 @media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --quiet: #9198a1; --line: #3d444d; --back: #0d1117;
   --stage: #58a6ff; --make: #f0a36b; --start: #6fc583; --layer: #a99bdb; --bad: #ff7b72 } }
 body { margin: 24px; background: var(--back); color: var(--text); font: 14px/1.5 system-ui, sans-serif }
-h1 { font-size: 20px; margin: 0 } p { margin: 4px 0; color: var(--quiet) } svg { max-width: 100%; height: auto }
+h1 { font-size: 20px; margin: 0 } p { margin: 4px 0; color: var(--quiet) } svg { max-width: 100% }
+svg[data-left] { height: auto }
 text { font: 12px system-ui, sans-serif; fill: var(--text) } .quiet { fill: var(--quiet) }
+p svg { vertical-align: -2px; margin: 0 4px 0 12px }
 .title { font-weight: 600 } .grid { stroke: var(--line) } .row:hover .back { fill: var(--line); opacity: .5 }
 .back { fill: transparent } .stage { fill: var(--stage) } .make { fill: var(--make) } .start { fill: var(--start) }
 .layer { fill: var(--layer) } .bad { fill: var(--bad) } .mark { stroke: var(--bad); stroke-dasharray: 3 3 }
@@ -36,7 +46,7 @@ text { font: 12px system-ui, sans-serif; fill: var(--text) } .quiet { fill: var(
 """
 
 _SCRIPT = """
-const svg = document.querySelector("svg"), tip = document.getElementById("tip");
+const svg = document.querySelector("svg[data-left]"), tip = document.getElementById("tip");
 const cursor = document.getElementById("cursor"), zero = +svg.dataset.left, scale = +svg.dataset.scale;
 svg.addEventListener("mousemove", event => {
   const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
@@ -95,8 +105,8 @@ def profile_page(timeline: Timeline, *, title: str) -> str:
     """
     groups = groups_of(timeline)
     edges = [edge for group in groups for row in group.rows for bar in row.bars for edge in (bar.start, bar.end)]
-    edges += [mark.at for mark in timeline.marks]
     zero, seconds = (min(edges), max(max(edges) - min(edges), 0.001)) if edges else (0.0, 1.0)
+    marks = [mark for mark in timeline.marks if zero <= mark.at <= zero + 1.1 * seconds]  # a script may run for days
     pin = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{pin}'"
     took = f"{format_seconds(seconds)} from the first stage to the last thing that was seen" if edges else ""
@@ -111,7 +121,8 @@ def profile_page(timeline: Timeline, *, title: str) -> str:
 <body>
 <h1>{escape(title)}</h1>
 <p>{took or "Nothing was reported."}</p>
-{_drawing(groups, timeline.marks, zero, seconds)}
+{_legend()}
+{_drawing(groups, marks, zero, seconds)}
 <p>Stages may overlap. Times of other machines are by their own clocks.</p>
 <div id="tip"></div>
 <script>{_SCRIPT}</script>
@@ -175,13 +186,27 @@ def _layer(mark: Mark, first: float) -> Row:
     return Row(mark.name, (Bar("layer", first, max(mark.at, first)),), after, f"{mark.name}: there after {after}")
 
 
+def _legend() -> str:
+    pieces = [
+        f'<svg width="12" height="12"><rect class="{kind}" width="12" height="12" rx="2"/></svg>{escape(text)}'
+        for kind, text in _LEGEND.items()
+    ]
+    return f"<p>{''.join(pieces)}</p>"
+
+
 def _drawing(groups: Sequence[Group], marks: Iterable[Mark], zero: float, seconds: float) -> str:
     scale = _WIDE / seconds
-    height = sum(_HEAD + _ROW * max(len(group.rows), 1) for group in groups) + 40
+    height = sum(_HEAD + _ROW * max(len(group.rows), 1) for group in groups) + 50
     size = f'viewBox="0 0 {_LEFT + _WIDE + _RIGHT} {height}" width="{_LEFT + _WIDE + _RIGHT}"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} data-left="{_LEFT}" data-scale="{scale:.6f}">']
     parts += _axis(seconds, scale, height)
-    top = 20
+    for mark in marks:
+        across = _LEFT + (mark.at - zero) * scale
+        anchor, aside = ("end", -3) if across > _LEFT + _WIDE / 2 else ("start", 3)
+        parts.append(f'<path class="mark" data-tip="{escape(mark.name)}" d="M{across:.1f} 18V{height - 4}"/>')
+        name = escape(mark.name)
+        parts.append(f'<text class="quiet" x="{across:.1f}" y="28" text-anchor="{anchor}" dx="{aside}">{name}</text>')
+    top = 24
     for group in groups:
         parts.append(f'<text class="title" x="4" y="{top + 22}">{escape(group.title)}</text>')
         top += _HEAD
@@ -191,13 +216,7 @@ def _drawing(groups: Sequence[Group], marks: Iterable[Mark], zero: float, second
         if not group.rows:
             parts.append(f'<text class="quiet" x="16" y="{top + 14}">{escape(group.note)}</text>')
             top += _ROW
-    for mark in marks:
-        across = _LEFT + (mark.at - zero) * scale
-        parts.append(f'<path class="mark" data-tip="{escape(mark.name)}" d="M{across:.1f} 20V{height - 16}"/>')
-        anchor = "end" if across > _LEFT + _WIDE / 2 else "start"
-        name = escape(mark.name)
-        parts.append(f'<text class="quiet" x="{across:.1f}" y="{height - 4}" text-anchor="{anchor}">{name}</text>')
-    cursor = f'<line id="cursor" x1="0" x2="0" y1="18" y2="{height - 16}" pointer-events="none"/>'
+    cursor = f'<line id="cursor" x1="0" x2="0" y1="18" y2="{height - 4}" pointer-events="none"/>'
     return "\n".join([*parts, cursor, "</svg>"])
 
 
@@ -206,7 +225,7 @@ def _axis(seconds: float, scale: float, height: float) -> Iterator[str]:
     step = next(size for size in (step / 10, step / 5, step / 2, step, 2 * step) if seconds / size <= 12)
     for number in range(math.floor(seconds / step) + 1):
         across = _LEFT + number * step * scale
-        yield f'<path class="grid" d="M{across:.1f} 18V{height - 16}"/>'
+        yield f'<path class="grid" d="M{across:.1f} 18V{height - 4}"/>'
         yield f'<text class="quiet" x="{across:.1f}" y="12" text-anchor="middle">{number * step:g} s</text>'
 
 
