@@ -17,7 +17,7 @@ from likewise.layers.bytecode import compile_layers, remove_compiled
 from likewise.layers.editable import build_editables
 from likewise.layers.interpreter import interpreter_source
 from likewise.layers.kit import write_kit
-from likewise.layers.metadata import without_credentials
+from likewise.layers.metadata import clean_layers
 from likewise.layers.native import examine
 from likewise.layers.order import Order, Program, running_program
 from likewise.layers.outline import build_outline, outline_key, outline_source
@@ -228,15 +228,14 @@ def resolve(
     sources = {**scanned.sources, **built.sources}
     with stages.stage("interpreter") as stage:
         python_layer, python_problems = interpreter_source(interpreter, facts=facts, work=settings.work)
-        cleaned = [without_credentials(sources[name]) for name in sorted(sources) if name in wanted]
-        kept = [source for source, _ in cleaned]
+        shipped = [sources[name] for name in sorted(sources) if name in wanted]
+        kept, cleaned = clean_layers(shipped, work=settings.work)
         native = examine([python_layer, *kept], interpreter=interpreter, facts=facts, work=settings.work)
         outside = len(native.source.files) if native.source else 0
         stage.summary = f"Python {interpreter.version}, {counted(outside, 'library file')} from outside"
     facts.save()
     layers = [python_layer, *kept, *([native.source] if native.source else [])]
-    problems = (*chosen.problems, *built.problems, *python_problems, *native.problems)
-    problems += tuple(problem for _, found in cleaned for problem in found)
+    problems = (*chosen.problems, *built.problems, *python_problems, *native.problems, *cleaned)
     return Resolved(snapshot=scanned.snapshot, plan=chosen, layers=tuple(layers), needs=native.needs, problems=problems)
 
 

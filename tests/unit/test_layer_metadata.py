@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from likewise.layers.metadata import redact_requirements, without_credentials
+from pathlib import Path
+
+import pytest
+
+from likewise.errors import LayerError
+from likewise.layers import metadata
+from likewise.layers.metadata import clean_layers, redact_requirements, without_credentials
 from likewise.model.digest import digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, SourceFile, layer_source
 
@@ -54,3 +60,22 @@ def test_a_layer_without_one_is_the_same_object() -> None:
     source = layer_source(LayerKind.DISTRIBUTION, "mine", "1", [file])
     assert without_credentials(source) == (source, ())
     assert without_credentials(source)[0] is source
+
+
+def test_what_is_clean_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer with nothing to clean is not read again; one with a credential is cleaned each time, and says so."""
+    (tmp_path / "METADATA").write_bytes(b"Name: mine\n")
+    entry = FileEntry(path="purelib/mine-1.dist-info/METADATA", sha256=digest_bytes(b"Name: mine\n"), size=11)
+    mine = layer_source(LayerKind.DISTRIBUTION, "mine", "1", [SourceFile(entry=entry, path=str(tmp_path / "METADATA"))])
+    other = layer_source(LayerKind.DISTRIBUTION, "other", "1", [_layer("purelib/o-1.dist-info/METADATA", METADATA)[1]])
+    first = clean_layers([mine, other], work=tmp_path / "work")
+    (tmp_path / "METADATA").unlink()
+    assert clean_layers([mine, other], work=tmp_path / "work") == first
+    assert first[0][0] is mine
+    assert (first[0][1], first[1]) == without_credentials(other)
+    assert [problem.subject for problem in first[1]] == ["other"]
+    with pytest.raises(LayerError):
+        clean_layers([mine], work=tmp_path / "elsewhere")
+    monkeypatch.setattr(metadata, "_RULES", digest_bytes(b"others"))
+    with pytest.raises(LayerError):
+        clean_layers([mine], work=tmp_path / "work")

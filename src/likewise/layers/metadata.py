@@ -7,10 +7,14 @@ the distribution, and would leave the client with its layer.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
 
 import msgspec
 
 from likewise.errors import LayerError
+from likewise.layers.elf import Known
 from likewise.model.digest import digest_bytes
 from likewise.model.layer import LayerSource, SourceFile, layer_source
 from likewise.model.snapshot import Problem, Severity
@@ -19,6 +23,7 @@ _REQUIREMENT = re.compile(rb"^Requires-Dist:.*@.*://.*$", re.MULTILINE)
 _REQUIREMENT_OF_EGG = re.compile(rb"^.*@.*://.*$", re.MULTILINE)
 _USER_INFO = re.compile(rb"(?<=://)[^/\s]*@")
 _TOKEN_PATH = re.compile(rb"/t/[^/\s]+(?=/)")
+_RULES = digest_bytes(b"\n".join(p.pattern for p in (_REQUIREMENT, _REQUIREMENT_OF_EGG, _USER_INFO, _TOKEN_PATH)))
 
 
 def redact_requirements(name: str, data: bytes) -> bytes:
@@ -27,6 +32,34 @@ def redact_requirements(name: str, data: bytes) -> bytes:
         return _REQUIREMENT_OF_EGG.sub(_clean, data)
     head, blank, body = data.partition(b"\n\n")  # the description may show such a URL as an example
     return _REQUIREMENT.sub(_clean, head) + blank + body
+
+
+def clean_layers(sources: Iterable[LayerSource], *, work: Path) -> tuple[list[LayerSource], tuple[Problem, ...]]:
+    """`without_credentials` of each, in order, and all that was cleaned.
+
+    That a layer has nothing to be cleaned is remembered in `work` by its digest, which is that of its content.
+
+    Raises
+    ------
+    LayerError
+        When a metadata file can't be read.
+    """
+    known: Known[bool] = Known(work / f"clean-layers-{_RULES[:16]}", bool)
+    layers: list[LayerSource] = []
+    problems: list[Problem] = []
+    for source in sources:
+        if known.get(source.digest, partial(_is_clean, source)):
+            layers.append(source)
+            continue
+        clean, found = without_credentials(source)
+        layers.append(clean)
+        problems += found
+    known.save()
+    return layers, tuple(problems)
+
+
+def _is_clean(source: LayerSource) -> bool:
+    return without_credentials(source)[0] is source
 
 
 def without_credentials(source: LayerSource) -> tuple[LayerSource, tuple[Problem, ...]]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from functools import lru_cache
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from likewise.model.layer import LayerKind, LayerSource
-from likewise.model.snapshot import Distribution, Snapshot
+from likewise.model.snapshot import Snapshot
 from likewise.model.target import Target
+
+_EXTRA = re.compile(r"""\bextra\s*==\s*(["'])([A-Za-z0-9._-]+)\1""")  # a term of a marker, needed if all are
+_EITHER = re.compile(r"\bor\b")
 
 _SYS_PLATFORM = {"linux": "linux", "macos": "darwin", "windows": "win32"}
 _PLATFORM_SYSTEM = {"linux": "Linux", "macos": "Darwin", "windows": "Windows"}
@@ -55,7 +59,7 @@ class RequirementGraph:
     def __init__(self, snapshot: Snapshot, target: Target) -> None:
         self._environment = marker_environment(target)
         self._distributions = {d.name: d for d in snapshot.distributions}
-        self._parsed = {d.name: tuple(_parse(d)) for d in snapshot.distributions}
+        self._written = {d.name: tuple(map(_Written, d.requires)) for d in snapshot.distributions}
         self._extras: dict[str, set[str]] = {name: set() for name in self._distributions}
         self._edges = self._solve_extras()
 
@@ -80,9 +84,10 @@ class RequirementGraph:
 
     def mentions(self, name: str, among: Collection[str]) -> frozenset[str]:
         """Those of `among` that `name` requires on the target, all of its own extras counted."""
-        found = [r for r in self._parsed.get(name, ()) if canonicalize_name(r.name) in among]
+        written = self._written.get(name, ())
+        found = [one for one in written if one.parsed and canonicalize_name(one.parsed.name) in among]
         extras = self._distributions[name].provides_extras if found else ()
-        return frozenset(canonicalize_name(r.name) for r in found if self._applies(r, extras))
+        return frozenset(canonicalize_name(r.name) for r in self._active(found, extras))
 
     def _solve_extras(self) -> dict[str, frozenset[str]]:
         """Edges, found again until no further extra is asked for."""
@@ -90,7 +95,7 @@ class RequirementGraph:
             edges: dict[str, frozenset[str]] = {}
             asked = {name: set(extras) for name, extras in self._extras.items()}
             for name in self._distributions:
-                active = [r for r in self._parsed[name] if self._applies(r, self._extras[name])]
+                active = list(self._active(self._written[name], self._extras[name]))
                 edges[name] = frozenset(canonicalize_name(r.name) for r in active)
                 for requirement in active:
                     asked.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
@@ -98,11 +103,41 @@ class RequirementGraph:
                 return edges
             self._extras = asked
 
-    def _applies(self, requirement: Requirement, extras: Collection[str]) -> bool:
-        if requirement.marker is None:
-            return True
+    def _active(self, written: Iterable[_Written], extras: Collection[str]) -> Iterator[Requirement]:
+        """Those that apply when `extras` are asked for."""
         choices = ["", *extras]
-        return any(requirement.marker.evaluate({**self._environment, "extra": extra}) for extra in choices)
+        asked = {canonicalize_name(extra) for extra in extras}
+        for one in written:
+            if one.extra and one.extra not in asked:
+                continue
+            requirement = one.parsed
+            if requirement is None:
+                continue
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({**self._environment, "extra": extra}) for extra in choices):
+                yield requirement
+
+
+class _Written:
+    """A requirement as it is written, parsed when it matters: most are for extras that nobody asks for.
+
+    `extra` is the one (normalized) without which it can't apply, "" when that can't be told at a glance.
+    """
+
+    def __init__(self, text: str) -> None:
+        what, _, marker = text.partition(";")
+        doubtful = "@" in what or _EITHER.search(marker)  # a URL may have a semicolon of its own
+        found = None if doubtful else _EXTRA.search(marker)
+        self.text = text
+        self.extra = canonicalize_name(found[2]) if found else ""
+
+    @cached_property
+    def parsed(self) -> Requirement | None:
+        """None when it can't be understood: legacy metadata, which pip ignores as well."""
+        try:
+            return Requirement(self.text)
+        except InvalidRequirement:
+            return None
 
 
 @lru_cache(maxsize=1)
@@ -149,11 +184,3 @@ def _has_code(layer: LayerSource) -> bool:
         for file in layer.files
         if (path := file.entry.path).startswith("purelib/")
     )
-
-
-def _parse(distribution: Distribution) -> Iterable[Requirement]:
-    for text in distribution.requires:
-        try:
-            yield Requirement(text)
-        except InvalidRequirement:  # legacy metadata; pip ignores it as well
-            continue
