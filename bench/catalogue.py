@@ -19,6 +19,8 @@ class Way:
         The prefix that runs it.
     folders : dict
         Environment variables that name folders.
+    environ : dict
+        Other environment variables.
     forget : tuple of str
         What is put aside before a run.
     before : tuple of str
@@ -35,6 +37,7 @@ class Way:
     includes: str
     python: str = "client"
     folders: dict[str, str] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
     forget: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -71,6 +74,13 @@ WAYS = {
         "likewise",
         "store filled, nothing on the node but what the system has",
         folders=_CACHE,
+        forget=("likewise/node",),
+    ),
+    "likewise, empty node, not streaming": Way(
+        "likewise",
+        "the same, and nothing starts before all of the prefix is there",
+        folders=_CACHE,
+        environ={"DASK_LIKEWISE__STREAMING": "false"},
         forget=("likewise/node",),
     ),
     "likewise, warm": Way("likewise", "store and node filled; scan, scheduler, worker, TLS", folders=_CACHE),

@@ -177,7 +177,7 @@ class Place:
         pip_install(self.dask, *wanted, "pip", "--compile-bytecode")
 
     def make_ray(self) -> None:
-        """A prefix that has Ray alone (dependency group ``bench-ray``), and pip, which Ray wants there to get uv with."""
+        """A prefix that has Ray alone (dependency group ``bench-ray``), with pip, from which Ray gets uv."""
         if not (self.ray / "complete").exists():
             make_venv(self.ray)
             pip_install(self.ray, "pip", "--compile-bytecode", "--group", f"{REPOSITORY}/pyproject.toml:bench-ray")

@@ -247,6 +247,7 @@ class Bench:
         return {
             **kept,
             **own,
+            **way.environ,
             **({**index, "UV_NO_CONFIG": "1", "PIP_CONFIG_FILE": os.devnull} if self._index else {}),
             "RAY_USAGE_STATS_ENABLED": "0",
             "BENCH": json.dumps(told),

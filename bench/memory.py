@@ -21,7 +21,8 @@ INTERVAL = 0.1
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 ROLES = (
-    ("likewise.transport", "agent"),
+    ("likewise.transport.__main__ agent", "agent"),
+    ("likewise.transport.__main__ hub", "hub"),
     ("likewise.node", "filler"),
     ("dask_scheduler", "scheduler"),
     ("dask_worker", "nanny"),

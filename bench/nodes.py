@@ -29,10 +29,13 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
+from memory import Family  # noqa: E402
+
 from support.testbed import Testbed, testbed  # noqa: E402
 from support.users import make_user_venv  # noqa: E402
 
 PREFIXES = "/tmp/likewise-0/prefixes"
+_ROLES = ("client", "scheduler", "nanny", "worker", "agent", "hub", "filler")
 LIKEWISE_CLIENT = """
 import json, sys, time
 from likewise import SSHCluster
@@ -166,13 +169,16 @@ class Bench:
         )
 
     def _client(self, script: str, *arguments: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [str(self.python), script, *arguments], cwd=self.cwd, env=self.environ, capture_output=True, text=True
-        )
-        if done.returncode:
-            sys.exit(f"{script} exited {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return answer
+        argv = [str(self.python), script, *arguments]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(argv, cwd=self.cwd, env=self.environ, stdout=pipe, stderr=pipe, text=True)
+        family = Family(process.pid)
+        with family.watched():  # the hosts' processes are descendants of this one, too
+            out, said = process.communicate()
+        if process.returncode:
+            sys.exit(f"{script} exited {process.returncode}:\n{out[-2000:]}{said[-4000:]}")
+        answer: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return {**answer, "peak MB": {role: round(peak / 1e6) for role, peak in sorted(family.peaks.items())}}
 
     def _pack(self) -> None:
         """The prefix that likewise made on the first host: it has its Python with it, which can be moved."""
@@ -186,6 +192,8 @@ def summary(count: int, way: str, state: str, measured: list[dict[str, Any]]) ->
     seconds = [round(run["seconds"], 2) for run in measured]
     value = {"hosts": count, "way": way, "state": state, "median": statistics.median(seconds), "seconds": seconds}
     value["bytes"] = measured[-1]["bytes"]
+    roles = {role for run in measured for role in run.get("peak MB", {})}
+    value["peak MB"] = {role: max(run.get("peak MB", {}).get(role, 0) for run in measured) for role in sorted(roles)}
     if "stages" in measured[-1]:
         value["stages"] = measured[-1]["stages"]
     return value
@@ -193,12 +201,13 @@ def summary(count: int, way: str, state: str, measured: list[dict[str, Any]]) ->
 
 def as_table(value: dict[str, Any]) -> str:
     """The figures as a Markdown table."""
-    lines = ["| hosts | way | | median, s | min | max | MB from … |", "|---" * 7 + "|"]
+    lines = ["| hosts | way | | median, s | min | max | MB from … | peak MB of one |", "|---" * 8 + "|"]
     for row in value["rows"]:
         sizes = ", ".join(f"{source} {size / 1e6:.1f}" for source, size in row["bytes"].items() if size) or "–"
         low, high = min(row["seconds"]), max(row["seconds"])
         figures = f"{row['median']:.1f} | {low:.1f} | {high:.1f}"
-        lines.append(f"| {row['hosts']} | {row['way']} | {row['state']} | {figures} | {sizes} |")
+        peaks = ", ".join(f"{role} {size}" for role, size in row["peak MB"].items() if role in _ROLES) or "–"
+        lines.append(f"| {row['hosts']} | {row['way']} | {row['state']} | {figures} | {sizes} | {peaks} |")
     return "\n".join(lines)
 
 

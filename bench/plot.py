@@ -81,7 +81,7 @@ text { fill: #24292f } .quiet { fill: #57606a } .grid { stroke: #d0d7de } .range
   .limit { fill: #7d8590 } .likewise { fill: #58a6ff } .other { fill: #f0a36b }
 }
 </style>"""
-_LABELS, _BARS, _ROW, _TITLE = 270, 400, 22, 40
+_LABELS, _BARS, _ROW, _TITLE = 280, 400, 22, 40
 
 
 def bar_chart(value: Mapping[str, Any]) -> str:
@@ -104,7 +104,7 @@ def bar_chart(value: Mapping[str, Any]) -> str:
     machine = value["machine"]
     runs = f"medians of {value['runs']} runs" if value["runs"] > 1 else "one run"
     said = f"seconds from the start of the process to the first result; {runs}, {machine['cores']} cores"
-    size = f'viewBox="0 0 {_LABELS + _BARS + 90} {top + 24}"'
+    size = f'viewBox="0 0 {_LABELS + _BARS + 120} {top + 24}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
     return "\n".join([head, _STYLE, *parts, f'<text class="quiet" x="10" y="{top + 12}">{said}</text>', "</svg>\n"])
 
