@@ -182,10 +182,9 @@ def test_layer_that_nobody_has(stream_of: Make) -> None:
         assert "No source has a sound copy of the layer" in stream.growing.reason(key(RICH.digest))
         eventually(lambda: all(map(stream.is_there, SMALL)))
         with stream.running(STAY, stream=False) as other:  # it waits for all, so it says what is missing
+            (found,) = verify_prefix(str(stream.prefix)).differences
             _, said = other.communicate(timeout=60)
             assert other.returncode == 15 and "richone: " in said and len(said.splitlines()) == 1
-        report = verify_prefix(str(stream.prefix))
-        (found,) = report.differences
         assert (found.kind, found.layer) == (DifferenceKind.MISSING, "richone")
         assert "No source has a sound copy" in found.actual
         cache = open_cache(str(stream.cache))
@@ -307,6 +306,21 @@ def test_lost_outline(stream_of: Make) -> None:
     assert not put_back
     done = start(stream.launch(), "-c", "import small0; print(small0.v)")
     assert done.stdout == "0\n" and "outline" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_damaged_kit(stream_of: Make) -> None:
+    """Python starts from the kit's files as they are, and one that is not what its layer says is replaced soon."""
+    stream = stream_of(*SMALL)
+    assert start(real_kit().launch(stream.cache), "-c", "").returncode == 0
+    (file,) = stream.cache.glob("kits/*/tree/purelib/msgspec/json.py")
+    text = file.read_bytes()
+    file.unlink()  # it has another name where the layer is
+    file.write_bytes(text + b"WRONG = True\n")
+    with stream.running(STAY) as process:
+        assert process.stdout and process.stdout.readline() == "up\n"
+        eventually(lambda: grown(stream))
+        assert next(stream.prefix.glob("lib/*/site-packages/msgspec/json.py")).read_bytes() == text
+    assert not verify_prefix(str(stream.prefix)).differences
 
 
 def test_contradiction(stream_of: Make) -> None:

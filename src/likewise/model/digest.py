@@ -41,4 +41,5 @@ def digest_from_record(field: str) -> Digest | None:
 
 def digest_to_record(digest: Digest) -> str:
     """`digest` as a `RECORD` hash field."""
-    return "sha256=" + base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode()
+    plain = binascii.b2a_base64(bytes.fromhex(digest), newline=False).decode()
+    return "sha256=" + plain.rstrip("=").replace("+", "-").replace("/", "_")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from likewise.errors import NodeError
@@ -120,5 +122,9 @@ def scheme_dirs(python: str) -> dict[str, str]:
 def prefix_path(path: str, python: str) -> str:
     """Where the layer path `path` lies beneath the prefix."""
     scheme, _, rest = path.partition("/")
-    base = scheme_dirs(python)[scheme]
-    return f"{base}/{rest}" if base else rest
+    return _beginnings(python)[scheme] + rest
+
+
+@functools.cache
+def _beginnings(python: str) -> dict[str, str]:
+    return {scheme: f"{base}/" if base else "" for scheme, base in scheme_dirs(python).items()}

@@ -3,6 +3,9 @@
 It holds the interpreter and the layers that a node needs to join a cluster; of every other layer what can be seen
 without importing anything: metadata, ``.pth`` files, the folders that belong on ``sys.path``, and scripts. Whatever is
 not there yet stands in ``growing/map``.
+
+Layers of the kit are linked from where it was unpacked. The kit was checked as a whole then, and this process runs from
+it; the filler compares each of its files with the layer's listing, as it does with what comes from elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from functools import partial
 import msgspec
 
 from likewise.errors import NodeError
-from likewise.model.digest import Digest
+from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import FileEntry, LayerKind
 from likewise.model.manifest import LayerRef, Manifest, prefix_path
 from likewise.model.outline import (
@@ -30,7 +33,7 @@ from likewise.model.outline import (
     tops,
 )
 from likewise.node.cache import NodeCache
-from likewise.node.disk import Tree, check_space
+from likewise.node.disk import Tree, check_space, link_or_copy, mode
 from likewise.node.generated import (
     Generated,
     Place,
@@ -43,8 +46,9 @@ from likewise.node.generated import (
 from likewise.node.growing import Growing, key
 from likewise.node.helpers import run_forked
 from likewise.node.layers import LayerShelf
-from likewise.node.materialise import lay_part, make_prefix, parts_of, write, write_scripts
+from likewise.node.materialise import Part, lay_part, make_prefix, parts_of, write, write_scripts
 from likewise.node.sources import Source, UnpackedKit
+from likewise.node.unpack import read_listing
 
 
 class Sketch(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +103,7 @@ def make_base(
         at_once = [ref for ref in manifest.layers if is_base(ref, manifest, kit)]
         _check_space(manifest, shelf, cache)
         outline = read_outline(shelf, manifest)
-        _lay_base(outline, manifest, at_once, shelf, building, place, workers)
+        _lay_base(outline, manifest, at_once, shelf, kit, building, place, workers)
         with Tree(building) as tree:
             for file in (*environment_files(manifest, place), gate_file(place)):
                 write(tree, file)
@@ -155,6 +159,7 @@ def _lay_base(
     manifest: Manifest,
     at_once: Sequence[LayerRef],
     shelf: LayerShelf,
+    kit: UnpackedKit | None,
     building: str,
     place: Place,
     workers: int,
@@ -167,7 +172,7 @@ def _lay_base(
     parts = [part for part in parts_of(at_once) if not part.is_bytecode or shelf.has(part.digest)]
     parts.sort(key=lambda part: -part.ref.size)
     later = [layer for layer in outline.layers if layer.digest not in base]
-    work: list[Callable[[], bytes]] = [partial(lay_part, part, shelf, building, place) for part in parts]
+    work: list[Callable[[], bytes]] = [partial(_lay_at_once, part, shelf, kit, building, place) for part in parts]
     work += [partial(_sketch, layer, refs[layer.digest], names, building, place) for layer in later]
     made = run_forked(len(work), lambda number: work[number](), workers)
     laid, sketched = made[: len(parts)], made[len(parts) :]
@@ -183,8 +188,43 @@ def _lay_base(
         write_scripts(tree, [script for ref in manifest.layers for script in scripts[ref.digest]])
     for folder in {folder for sketch in sketches.values() for folder in sketch.folders}:
         os.makedirs(f"{building}/{folder}", 0o755, exist_ok=True)
-    there = base - {part.ref.digest for part in parts_of(at_once) if part not in parts}
-    _make_growing(Growing(building), _map(outline, sketches, base), there)
+    _make_growing(Growing(building), _map(outline, sketches, base))
+
+
+def _lay_at_once(part: Part, shelf: LayerShelf, kit: UnpackedKit | None, building: str, place: Place) -> bytes:
+    """Lay out a layer of the base; the scripts that its entry points ask for, encoded."""
+    listing = kit.listing(part.digest) if kit else None
+    if kit is None or listing is None or digest_bytes(listing) != part.digest:
+        return lay_part(part, shelf, building, place)
+    try:
+        return _link_kit(part, read_listing(listing, name=part.ref.name), kit.tree, building, place)
+    except FileNotFoundError:  # the kit is not whole any more
+        return lay_part(part, shelf, building, place)
+
+
+def _link_kit(part: Part, entries: Sequence[FileEntry], kit: str, building: str, place: Place) -> bytes:
+    def read(path: str, size: int) -> bytes:
+        with open(f"{kit}/{path}", "rb") as file:
+            return file.read(size)
+
+    own, scripts = ([], []) if part.is_bytecode else layer_files(part.ref, entries, read, place)
+    instead = {file.path for file in own}
+    with Tree(kit, make=False) as source, Tree(building) as target:
+        for entry in entries:
+            path = prefix_path(entry.path, place.python)
+            if path in instead:
+                continue
+            into, new = target.enter(path)
+            with contextlib.suppress(FileExistsError):  # two layers may own one path
+                if entry.link:
+                    os.symlink(entry.link, new, dir_fd=into)
+                else:
+                    at, old = source.enter(entry.path)
+                    os.chmod(old, mode(entry.executable), dir_fd=at)
+                    link_or_copy(at, old, into, new, executable=entry.executable)
+        for file in own:
+            write(target, file)
+    return msgspec.msgpack.encode(scripts)
 
 
 def _sketch(layer: OutlinedLayer, ref: LayerRef, names: frozenset[str], building: str, place: Place) -> bytes:
@@ -199,13 +239,15 @@ def _sketch(layer: OutlinedLayer, ref: LayerRef, names: frozenset[str], building
     instead = {file.path for file in own}
     with Tree(building) as tree:
         for entry in entries:
+            if entry.path not in layer.files:
+                continue
             path = prefix_path(entry.path, place.python)
-            if entry.path in layer.files and path not in instead:
+            if path not in instead:
                 with contextlib.suppress(FileExistsError):  # two distributions may own one path
                     tree.write(path, layer.files[entry.path], executable=entry.executable)
         for file in own:
             write(tree, file)
-    bins = [path for entry in entries if (path := prefix_path(entry.path, place.python)).startswith("bin/")]
+    bins = [prefix_path(e.path, place.python) for e in entries if e.path.startswith(("scripts/", "data/bin/"))]
     sketch = Sketch(
         scripts=scripts, names=[*sorted(tops(entries, layer.files)), *bins], folders=_folders(layer, entries, place)
     )
@@ -245,11 +287,9 @@ def _map(outline: Outline, sketches: Mapping[Digest, Sketch], base: set[Digest])
     return "".join(f"{name}\t{' '.join(keys)}\n" for name, keys in sorted(needs.items()))
 
 
-def _make_growing(growing: Growing, needs: str, there: Iterable[Digest]) -> None:
+def _make_growing(growing: Growing, needs: str) -> None:
     for name in ("", "there", "failed", "tmp"):
         os.mkdir(growing.place(name), 0o755)
     os.mkfifo(growing.place("queue"), 0o600)
     with Tree(growing.folder) as tree:
         tree.write("map", needs.encode())
-        for digest in there:
-            tree.write(f"there/{key(digest)}", b"")

@@ -21,7 +21,7 @@ from typing import NoReturn
 from likewise.errors import NodeError
 from likewise.model.manifest import Manifest
 from likewise.model.outline import check_names, closure
-from likewise.node.base import read_outline
+from likewise.node.base import is_base, read_outline
 from likewise.node.cache import NodeCache, locked, sweep
 from likewise.node.crew import Crew
 from likewise.node.disk import READ, remove_tree
@@ -96,8 +96,8 @@ def fill(
     lock = _take(growing.place("lock"))
     if lock is not None:
         try:
-            shelf = LayerShelf(cache, sources, kit)
-            _Filler(cache, manifest, shelf, growing, lock, helpers or len(os.sched_getaffinity(0))).run(first)
+            filler = _Filler(cache, manifest, kit, sources, growing, lock, helpers or len(os.sched_getaffinity(0)))
+            filler.run(first)
         finally:
             os.close(lock)
 
@@ -124,11 +124,18 @@ class _Filler:
     """One process's work on one prefix, whose lock it holds."""
 
     def __init__(
-        self, cache: NodeCache, manifest: Manifest, shelf: LayerShelf, growing: Growing, lock: int, helpers: int
+        self,
+        cache: NodeCache,
+        manifest: Manifest,
+        kit: UnpackedKit | None,
+        sources: Sequence[Source],
+        growing: Growing,
+        lock: int,
+        helpers: int,
     ) -> None:
         self._cache = cache
         self._manifest = manifest
-        self._shelf = shelf
+        self._shelf = LayerShelf(cache, sources, kit)
         self._growing = growing
         self._lock = lock
         self._helpers = helpers
@@ -141,6 +148,7 @@ class _Filler:
         self._units: dict[str, list[Part]] = {}
         for part in parts_of(manifest.layers):
             self._units.setdefault(key(part.ref.digest), []).append(part)
+        self._base = {key(ref.digest) for ref in manifest.layers if is_base(ref, manifest, kit)}
         self._order = Order((), {})
 
     def run(self, first: Sequence[str]) -> None:
@@ -176,8 +184,8 @@ class _Filler:
         except NodeError as error:
             _say(f"What requires what is not known: {error}")
         left = self._units.keys() - self._growing.there()
-        # small ones first: the fewer are missing, the fewer will be waited for
-        ordered = sorted(left, key=lambda name: self._units[name][0].ref.size)
+        # small ones first: the fewer are missing, the fewer will be waited for. What the base has need only be checked.
+        ordered = sorted(left, key=lambda name: (name in self._base, self._units[name][0].ref.size))
         return Order(ordered, closures, [keys[name] for name in first if name in keys])
 
     def _work(self) -> None:
@@ -197,7 +205,7 @@ class _Filler:
                     return
 
     def _lay(self, name: str) -> None:
-        infill(self._units[name], self._shelf, self._place)
+        infill(self._units[name], self._shelf, self._place, replace=name in self._base)
 
     def _note(self, name: str, problem: str) -> None:
         _say(problem)

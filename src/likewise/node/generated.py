@@ -46,6 +46,7 @@ exec {python} -I -S -B -X utf8 -c 'import importlib, sys
 sys.path.insert(0, sys.argv.pop(1)); importlib.import_module("likewise.node.__main__").main()' {site} fill {options}
 """
 _ENTRY_POINT = re.compile(r"(?P<module>\w+(?:\.\w+)*)\s*:\s*(?P<attribute>\w+(?:\.\w+)*)\s*(?:\[.*\])?")
+_QUOTED = re.compile('[,"\n\r]')
 _METADATA = re.compile(r"purelib/([^/]+\.(?:dist|egg)-info)/")
 
 
@@ -257,7 +258,7 @@ def _record(metadata: str, entries: Sequence[FileEntry], generated: Sequence[Gen
 
 
 def _csv(field: str) -> str:
-    return '"' + field.replace('"', '""') + '"' if any(c in field for c in ',"\n\r') else field
+    return '"' + field.replace('"', '""') + '"' if _QUOTED.search(field) else field
 
 
 def digest_of(file: Generated) -> Digest:

@@ -16,7 +16,7 @@ from likewise.node.layers import LayerShelf
 from likewise.node.materialise import Part, contradiction, same_content
 
 
-def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place) -> None:
+def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place, *, replace: bool = False) -> None:
     """Lay out a layer and its bytecode, and note that they are there.
 
     Parameters
@@ -26,6 +26,9 @@ def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place) -> None:
     shelf : LayerShelf
     place : Place
         The prefix.
+    replace : bool
+        Whether other contents in their places are replaced: the layer belongs to the base, whose files were not checked
+        one by one.
 
     Raises
     ------
@@ -35,7 +38,7 @@ def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place) -> None:
     for retry in (True, False):
         try:
             for part in parts:
-                _lay(part, shelf, place)
+                _lay(part, shelf, place, replace)
             break
         except NodeError as error:
             if not (retry and error.details.get("incomplete")):
@@ -44,7 +47,7 @@ def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place) -> None:
         pass
 
 
-def _lay(part: Part, shelf: LayerShelf, place: Place) -> None:
+def _lay(part: Part, shelf: LayerShelf, place: Place, replace: bool) -> None:
     entries = shelf.get(part.digest, part.ref.name)
     try:
         own: list[Generated] = []
@@ -56,7 +59,7 @@ def _lay(part: Part, shelf: LayerShelf, place: Place) -> None:
             Tree(place.prefix) as target,
             Tree(Growing(place.prefix).place("tmp"), make=False) as scratch,
         ):
-            infill = _Infill(part.ref.name, place, source, target, scratch)
+            infill = _Infill(part.ref.name, place, source, target, scratch, replace)
             for entry in entries:
                 path = prefix_path(entry.path, place.python)
                 if path not in instead:
@@ -78,12 +81,13 @@ def _lay(part: Part, shelf: LayerShelf, place: Place) -> None:
 class _Infill:
     """Where the files of a layer go. What one step can't do is made in `scratch` and renamed."""
 
-    def __init__(self, name: str, place: Place, source: Tree, target: Tree, scratch: Tree) -> None:
+    def __init__(self, name: str, place: Place, source: Tree, target: Tree, scratch: Tree, replace: bool) -> None:
         self._name = name
         self._place = place
         self._source = source
         self._target = target
         self._scratch = scratch
+        self._replace = replace
         self._temporary = str(os.getpid())
 
     def link(self, entry: FileEntry, path: str) -> None:
@@ -101,7 +105,7 @@ class _Infill:
         except FileExistsError as error:
             if self._is_there(entry, into, new):
                 return
-            if not _holds(into, new, stub(path, self._place)):
+            if not self._replace and not _holds(into, new, stub(path, self._place)):
                 raise contradiction(self._name, path, "holds something else") from error
             self._bring(entry, into, new)
         except FileNotFoundError:
