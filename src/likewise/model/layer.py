@@ -167,7 +167,7 @@ def decode_listing(data: bytes, *, where: str = "layer") -> tuple[FileEntry, ...
         head, body = text[: len(LISTING_MAGIC)], text[len(LISTING_MAGIC) :]
         if head != LISTING_MAGIC or (body and not body.endswith("\0\n")):
             raise ValueError("not a layer listing")
-        entries = tuple(_decode_line(line) for line in body.split("\0\n")[:-1])
+        entries = _decode_lines(body)
     except (UnicodeDecodeError, ValueError) as error:
         raise LayerError(f"The layer's listing is damaged ({error}).", where=where) from error
     paths = [e.path for e in entries]
@@ -177,15 +177,18 @@ def decode_listing(data: bytes, *, where: str = "layer") -> tuple[FileEntry, ...
     return entries
 
 
-_LINE = re.compile(r"([^\0]+)\0([0-9a-f]{64})\0(0|[1-9][0-9]{0,18})\0([x-])\0([^\0]*)")
+_LINE = re.compile(r"([^\0]+)\0([0-9a-f]{64})\0(0|[1-9][0-9]{0,18})\0([x-])\0([^\0]*)\0\n")
 
 
-def _decode_line(line: str) -> FileEntry:
-    match = _LINE.fullmatch(line)
-    if match is None:
-        raise ValueError(f"bad line {line[:200]!r}")
-    path, sha256, size, flag, link = match.groups()
-    return FileEntry(path=path, sha256=Digest(sha256), size=int(size), executable=flag == "x", link=link)
+def _decode_lines(body: str) -> tuple[FileEntry, ...]:
+    """All lines at once: that takes half the time, and a node reads many listings before it can start."""
+    found = _LINE.findall(body)
+    if 5 * len(found) != body.count("\0"):  # whatever lies between two matches has a NUL, or the next path begins there
+        raise ValueError(f"{body.count(chr(10))} lines, {len(found)} good ones")
+    return tuple(
+        FileEntry(path=path, sha256=Digest(sha256), size=int(size), executable=flag == "x", link=link)
+        for path, sha256, size, flag, link in found
+    )
 
 
 def layer_digest(entries: Sequence[FileEntry]) -> Digest:

@@ -95,7 +95,8 @@ def is_outlined(path: str) -> bool:
     That is what Python and packaging tools look for without importing anything: dist-info and egg-info folders (and
     egg-info files) in the site directory, and ``.pth`` files, which Python reads there when it starts.
     """
-    return path.startswith("purelib/") and _OUTLINED.fullmatch(path) is not None
+    telling = "-info" in path or path.endswith(".pth")  # that is quickly seen, and nearly always false
+    return telling and _OUTLINED.fullmatch(path) is not None
 
 
 def check(outline: Outline, manifest: Manifest) -> tuple[tuple[FileEntry, ...], ...]:
@@ -170,23 +171,16 @@ def tops(entries: Iterable[FileEntry], files: Mapping[str, bytes] | None = None)
         Names of modules (Python files and extension modules; bytecode without source, too), and of folders, with or
         without an ``__init__.py``.
     """
-    beneath = [f"purelib/{folder}/" for folder in pth_folders(files or {})]
-    found = set()
-    for entry in entries:
-        scheme, _, rest = entry.path.partition("/")
-        if scheme == "code":
-            rest = rest.partition("/")[2]
-        elif scheme != "purelib":
-            continue
-        found.add(_top(rest))
-        found.update(_top(entry.path[len(folder) :]) for folder in beneath if entry.path.startswith(folder))
-    return found - {"", "__pycache__"}
+    paths = [entry.path for entry in entries]
+    roots = ["purelib/", *(f"purelib/{folder}/" for folder in pth_folders(files or {}))]
+    roots += {"/".join(path.split("/", 2)[:2]) + "/" for path in paths if path.startswith("code/")}
+    found = {path[len(root) :].partition("/")[:2] for root in roots for path in paths if path.startswith(root)}
+    return {_top(first, bool(slash)) for first, slash in found} - {"", "__pycache__"}
 
 
-def _top(path: str) -> str:
-    """The name under which Python imports what lies at `path` beneath a folder of ``sys.path``, or ""."""
-    first, slash, _ = path.partition("/")
-    if slash:
+def _top(first: str, is_folder: bool) -> str:
+    """The name under which Python imports the file or folder `first` of a folder on ``sys.path``, or ""."""
+    if is_folder:
         return "" if "." in first else first  # a dot is never part of a package's name: foo-1.0.dist-info, foo.libs
     stem, dot, suffix = first.rpartition(".")
     if suffix in ("py", "pyc") and dot and "." not in stem:
