@@ -36,7 +36,7 @@ format: ## let ruff rewrite what it can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: ## time from nothing to the first task, beside the other ways
+bench: ## time from nothing to the first task, beside the other ways (BENCH_ARGS=--list names them)
 	@tools/venv.sh
 	@$(PY) bench/first_task.py $(BENCH_ARGS)
 

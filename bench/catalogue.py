@@ -52,7 +52,7 @@ _CACHE = {"LIKEWISE_CACHE": "likewise"}
 WAYS = {
     LIMIT: Way("preinstalled", "LocalCluster in the client's prefix, bytecode compiled: the limit"),
     SAME: Way("same_processes", "scheduler and worker each a process of the client's prefix, started together, no TLS"),
-    "same processes, no dashboard": Way("same_processes_bare", "the same without a dashboard"),
+    "same processes, no dashboard": Way("same_processes_bare", "the same, the scheduler without its dashboard"),
     "likewise, first launch ever": Way(
         "likewise",
         "nothing is known, hashed, packed or on the node; bytecode in the client's prefix",

@@ -85,7 +85,10 @@ def same_processes(told: Told, *options: str) -> None:
     file = f"{told.folder}/scheduler.json"
     Path(file).unlink(missing_ok=True)
     with ExitStack() as stack:
-        commands: list[list[str]] = [["dask_scheduler", "--port", "0", *options], ["dask_worker", "--nthreads", "1"]]
+        commands: list[list[str]] = [
+            ["dask_scheduler", "--port", "0", *options],
+            ["dask_worker", "--nthreads", "1", "--no-dashboard"],
+        ]
         for module, *arguments in commands:
             argv = [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", file]
             stack.enter_context(running([*argv, "--host", "127.0.0.1", *arguments], told))
