@@ -164,8 +164,9 @@ def likewise(told: Told) -> None:
     """likewise; what its store and its node cache hold was decided by the caller."""
     from likewise import Cluster
 
+    told.stage("imports")
     with Cluster(n_workers=1, threads_per_worker=1) as cluster:
-        told.stage("imports and launch")
+        told.stage("launch")
         with cluster.get_client() as client:
             told.first_result(client)
             told.answer["launch"] = {stage.name: round(stage.seconds, 3) for stage in cluster.report.stages}

@@ -165,6 +165,18 @@ def test_a_launch_that_fails_leaves_its_page(tmp_path: Path, capsys: pytest.Capt
     assert str(file) in capsys.readouterr().err
 
 
+def test_the_page_is_where_the_run_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script that changes its working directory does not move the page; --quiet says nothing of it."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with Profile(Path("page.html"), "a.py", Silent(), quiet=True):
+        monkeypatch.chdir("elsewhere")
+    assert (tmp_path / "page.html").exists()
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_page_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run's own end is not changed by it."""
     with Profile(tmp_path / "missing" / "page.html", "a.py", Silent()):

@@ -69,11 +69,14 @@ class Profile:
         What is run.
     reporter : Reporter
         Is told all that `recorder` is told.
+    quiet : bool
+        Whether nothing is said of a page that could be written.
     """
 
-    def __init__(self, file: Path, title: str, reporter: Reporter) -> None:
+    def __init__(self, file: Path, title: str, reporter: Reporter, *, quiet: bool = False) -> None:
         self.recorder = Recorder(reporter)
-        self._file, self._title = file, title
+        self._quiet = quiet
+        self._file, self._title = file.absolute(), title  # the script may change its working directory
         self._marks: list[Mark] = []
         self._processes: tuple[ProcessTimes, ...] = ()
         self._prefixes: tuple[PrefixTimes, ...] = ()
@@ -92,8 +95,9 @@ class Profile:
             self._file.write_text(profile_page(timeline, title=f"likewise run {self._title}"), encoding="utf-8")
         except OSError as problem:
             print(f"likewise: The profile can't be written: {problem}.", file=sys.stderr)
-        else:
-            print(f"likewise: The launch's profile is in {self._file.absolute()}.", file=sys.stderr)
+            return
+        if not self._quiet:
+            print(f"likewise: The launch's profile is in {self._file}.", file=sys.stderr)
 
     @contextmanager
     def of(self, cluster: Any) -> Iterator[None]:

@@ -69,7 +69,7 @@ def command(
         with console_reporter(quiet=quiet) as console:
             reporter: Reporter = console
             if profile is not None:
-                watcher = stack.enter_context(Profile(profile, str(script), console))
+                watcher = stack.enter_context(Profile(profile, str(script), console, quiet=quiet))
                 reporter = watcher.recorder
             cluster = _start(workers, hosts, ssh_config, reporter)
         stack.callback(cluster.close)
