@@ -115,20 +115,23 @@ def end_descendants(patience: float = 30.0) -> list[str]:
 
     Whatever one way leaves running would be measured with the next one.
     """
-    deadline = time.monotonic() + patience
-    while (left := descendants(os.getpid())) and time.monotonic() < deadline:
-        reap()
-        time.sleep(0.05)
+    left = _left_after(patience)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in descendants(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        for _ in range(100):
-            reap()
-            if not descendants(os.getpid()):
-                break
-            time.sleep(0.05)
+        _left_after(5.0)
+    reap()
     return list(left.values())
+
+
+def _left_after(patience: float) -> dict[int, str]:
+    """The descendants that live on, as soon as there are none or `patience` is over."""
+    deadline = time.monotonic() + patience
+    while (left := descendants(os.getpid())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        reap()
+    return left
 
 
 def reap() -> None:
