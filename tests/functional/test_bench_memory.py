@@ -22,7 +22,7 @@ with family.watched():
     child.wait()
     family._end.wait(4 * memory.INTERVAL)
 left = memory.end_descendants(patience=0.1)
-print(json.dumps({"peaks": family.peaks, "left": left, "alive": os.path.exists(f"/proc/{pid}")}))
+print(json.dumps({"peaks": family.peaks, "left": left, "alive": pid in memory.descendants(os.getpid())}))
 """
 
 
