@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from likewise.model.snapshot import OriginKind
 from likewise.scan import Scanned, facts, files, inventory, stats, walks
 from likewise.scan.listing import Listing
 from likewise.scan.unlisted import Trail
 from support.prefixes import UV, make_venv, run
-from support.scanning import look, make_wheel, site_of, write_files
+from support.scanning import look, make_wheel, problems, python_like, site_of, write_files
 
 
 @pytest.fixture
@@ -378,3 +381,36 @@ def test_credentials_are_not_written_down(python: Path, tmp_path: Path) -> None:
         scanned = look(python, tmp_path / "facts")
         assert scanned.snapshot.distributions[0].origin.url == "https://host.test/a.whl"
     assert not any(b"s3cret" in path.read_bytes() for path in (tmp_path / "facts").iterdir())
+
+
+def test_an_editable_whose_tree_is_gone_is_told_of_each_time(python: Path, tmp_path: Path) -> None:
+    """What makes a distribution an editable is no file of its own, so it is asked for each time."""
+    gone = {"url": f"file://{tmp_path}/gone", "dir_info": {"editable": True}}
+    (site_of(python) / "two-1.0.dist-info" / "direct_url.json").write_text(json.dumps(gone))
+    for _ in range(2):
+        assert len(problems(look(python, tmp_path / "facts").snapshot, "vanished-editable")) == 1
+
+
+def test_conda_packages_are_remembered_too(tmp_path: Path, listed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What conda owns and lists in a `RECORD` is recalled; the origin comes from conda's own record each time."""
+    now = time.time_ns
+    monkeypatch.setattr(facts.time, "time_ns", lambda: now() + 10_000_000_000)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    python = python_like(tmp_path / "conda")
+    site = site_of(python)
+    run(sys.executable, "-m", "zipfile", "-e", make_wheel(tmp_path, "one", "1.0", {"one.py": ""}), site)
+    inside = site.relative_to(tmp_path / "conda")
+    record = {
+        "name": "one",
+        "version": "1.0",
+        "build": "py_0",
+        "url": "https://conda.invalid/forge/noarch/one-1.0-py_0.conda",
+        "files": [f"{inside}/one.py", f"{inside}/one-1.0.dist-info/METADATA"],
+    }
+    write_files(tmp_path / "conda", {"conda-meta/one-1.0-py_0.json": json.dumps(record)})
+    first = look(python, tmp_path / "facts")
+    assert first.snapshot.distributions[0].origin.kind is OriginKind.CONDA
+    listed.clear()
+    assert outcome(look(python, tmp_path / "facts")) == outcome(first)
+    assert listed == []

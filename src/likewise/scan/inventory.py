@@ -13,10 +13,12 @@ import msgspec
 from likewise.model.layer import SourceFile
 from likewise.model.snapshot import PrefixKind, Problem
 from likewise.scan.census import Census
+from likewise.scan.distributions import Installed
 from likewise.scan.files import Listing, list_files
 from likewise.scan.leftover import LAYER_NAME, list_leftover, relative_pth, sort_leftover
 from likewise.scan.memory import Memory, Recalled
 from likewise.scan.overlap import first_wins
+from likewise.scan.ownership import Owned
 from likewise.scan.probe import Probe
 from likewise.scan.pth import Pth, read_pth
 from likewise.scan.walks import Walks
@@ -67,7 +69,7 @@ def take_inventory(census: Census, probe: Probe, memory: Memory | None, walks: W
     ScanError
         When what nobody owns comes to more than `max_bytes`.
     """
-    recalled = _recall(census, memory) if memory else {}
+    recalled = _recall(census, probe, memory) if memory else {}
     listings = _list_distributions(census, probe, recalled)
     unowned = _unowned(census, listings, recalled, walks)
     if unowned is None:
@@ -96,11 +98,11 @@ def take_inventory(census: Census, probe: Probe, memory: Memory | None, walks: W
     )
 
 
-def _recall(census: Census, memory: Memory) -> dict[str, Recalled]:
+def _recall(census: Census, probe: Probe, memory: Memory) -> dict[str, Recalled]:
     """What `memory` has of the distributions that have a `RECORD` and nothing better."""
     found = {}
     for one in census.installed:
-        if one.has_record and one.name not in census.editables and one.folder not in census.owned:
+        if one.has_record and one.name not in census.editables and not _owned(one, census, probe):
             recalled = memory.recall(one, census.layout(one))
             if recalled:
                 found[one.name] = recalled
@@ -113,18 +115,26 @@ def _list_distributions(census: Census, probe: Probe, recalled: Container[str]) 
     for one in census.installed:
         if one.name in census.editables or one.name in recalled:
             continue
-        owned = census.owned.get(one.folder)
+        owned = _owned(one, census, probe)
         files: Sequence[str] | None = None
         if one.name in census.trees:
             names = os.listdir(one.folder) if os.path.isdir(one.folder) else [""]
             files = [os.path.join(one.folder, name) for name in names]
         elif one.folder == one.site:  # a zipped egg
             files = [one.folder]
-        # dpkg knows better than the RECORD of a package that Debian took apart; conda's lists are the RECORD's.
-        elif owned and not (one.has_record and probe.interpreter.base_kind is PrefixKind.CONDA):
+        elif owned:
             files = owned.files
         listings[one.name] = list_files(Path(one.folder), layout=census.layout(one), owned=files)
     return listings
+
+
+def _owned(one: Installed, census: Census, probe: Probe) -> Owned | None:
+    """What a package manager knows better than the distribution itself.
+
+    dpkg does where Debian took a package apart; conda's lists are those of the `RECORD`.
+    """
+    owned = census.owned.get(one.folder)
+    return None if one.has_record and probe.interpreter.base_kind is PrefixKind.CONDA else owned
 
 
 def _unowned(

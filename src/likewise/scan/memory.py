@@ -131,9 +131,10 @@ class Memory:
         return known.installed
 
     def is_plain(self, one: Installed) -> bool:
-        """Whether `one` is known to be no editable: it is as it was, and has not a single ``.pth`` file."""
+        """Whether `one` is known to be no editable: it is as it was, says nothing of it, and has no ``.pth`` file."""
         known = self._same.get(one.folder)
-        return known is not None and not known.pths and not one.link
+        declared = one.direct is not None and one.direct.dir_info is not None and one.direct.dir_info.editable
+        return known is not None and not known.pths and not declared and not one.link
 
     def recall(self, one: Installed, layout: Layout) -> Recalled | None:
         """The distribution as it was found last time, when it still is; else None."""
