@@ -10,6 +10,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from likewise.layers.elf import Elf
 
@@ -37,15 +38,19 @@ _LEFT_ALONE = ("_tkinter.", "nis.", "_crypt.")
 passwords are: Tk with all of X11, NIS with Kerberos, libcrypt. Shipping them would cost 11 MB and raise the version of
 glibc that every node must have (Debian 12: from 2.35 to 2.36)."""
 
+_remembered = lru_cache(maxsize=4096)  # the same few hundred names are asked about thousands of times
+
 _DEFAULT_DIRS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
 _CACHE = "/etc/ld.so.cache"
 
 
+@_remembered
 def is_glibc(name: str) -> bool:
     """Whether the library called `name` is a part of the C library."""
     return _GLIBC.fullmatch(os.path.basename(name)) is not None
 
 
+@_remembered
 def is_platform(name: str) -> bool:
     """Whether the library called `name` is a part of the compiler's run-time (libstdc++, libgcc_s)."""
     return _PLATFORM.fullmatch(os.path.basename(name)) is not None
@@ -56,6 +61,7 @@ def is_driver(name: str) -> bool:
     return _DRIVER.fullmatch(os.path.basename(name)) is not None
 
 
+@_remembered
 def stays_with_node(name: str) -> bool:
     """Whether a library is never shipped, because it has to be the node's own."""
     return is_glibc(name) or is_platform(name) or is_driver(name)
@@ -84,6 +90,7 @@ def expand(entries: str, origin: str) -> list[str]:
     return folders
 
 
+@lru_cache(maxsize=1)
 def parse_cache(data: bytes) -> dict[str, list[str]]:
     """Library name → paths, best first, in the content of an ``ld.so.cache``; empty when it can't be understood.
 

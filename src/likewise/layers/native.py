@@ -276,8 +276,7 @@ class _Examination:
         for library, versions in item.elf.versions.items():
             if not is_glibc(library) and (not is_platform(library) or self._served(library, item.looks_in)):
                 continue
-            for match in filter(None, map(_VERSION.fullmatch, (_ABI.get(v, v) for v in versions))):
-                family, version = match[1], _numbers(match[2])
+            for family, version in filter(None, map(_version, versions)):
                 beyond = family == "GLIBC" and self.libc and version > self.libc
                 if not beyond and version > self.needs.get(family, ((), ""))[0]:
                     self.needs[family] = (version, item.path)
@@ -330,6 +329,13 @@ def _copy_rpath(folder: str) -> str:
     if folder == _NATIVE:
         return "$ORIGIN"  # the program's DT_RPATH adds the rest
     return ":".join(["$ORIGIN", *(f"$ORIGIN/{os.path.relpath(shared, folder)}" for shared in _SHARED)])
+
+
+@cache
+def _version(symbol: str) -> tuple[str, tuple[int, ...]] | None:
+    """Family and number of a symbol version (``GLIBC_2.34``), None for one that says nothing of a node."""
+    match = _VERSION.fullmatch(_ABI.get(symbol, symbol))
+    return (match[1], _numbers(match[2])) if match else None
 
 
 @cache
