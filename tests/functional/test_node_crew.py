@@ -54,6 +54,22 @@ def test_results_and_errors(pipe: tuple[int, int], tmp_path: Path) -> None:
     assert len(pids) == 2 and not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
+def test_calm_ones(pipe: tuple[int, int], tmp_path: Path) -> None:
+    """Those that are to give way to others do, and are not given what may not wait."""
+
+    def work(name: str) -> None:
+        (tmp_path / name.strip()).write_text(f"{os.getpid()} {os.nice(0)}")
+
+    with Crew(work) as crew:
+        for name, nice in (("calm", 7), ("quick", 0), ("calm again", 7)):
+            crew.give(task(name), nice=nice)
+            finished(crew, pipe[0], 1)
+    said = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
+    ours = os.nice(0)
+    assert said["calm"] == said["calm again"] != said["quick"]
+    assert (said["calm"][1], said["quick"][1]) == (str(min(ours + 7, 19)), str(ours))
+
+
 def test_looks_up_when_asked(pipe: tuple[int, int]) -> None:
     """Waiting for results ends as soon as something can be read from the other descriptor."""
     with Crew(lambda name: time.sleep(60)) as crew:

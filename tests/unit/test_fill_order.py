@@ -25,8 +25,9 @@ def test_without_a_wish() -> None:
 def test_first_ones_with_what_they_require() -> None:
     """What comes first brings what it requires along, and is not urgent: nobody waits for it yet."""
     order = Order("xyzabc", CLOSURES, ["z", "a"])
-    assert not order.is_urgent()
-    assert all_of(order) == "zabcxy"
+    assert not order.is_urgent() and order.is_wanted()
+    assert [order.take() for _ in range(4)] == list("zabc")
+    assert not order.is_wanted() and all_of(order) == "xy"
 
 
 def test_last_wish_comes_first() -> None:

@@ -23,6 +23,7 @@ class _Member(msgspec.Struct):
     pid: int
     tasks: int
     told: int
+    nice: int
     busy: str = ""
 
 
@@ -57,9 +58,10 @@ class Crew:
         """How many are at work."""
         return sum(bool(member.busy) for member in self._members)
 
-    def give(self, task: str) -> None:
-        """Have one that is free, or a new one, do this."""
-        member = next((member for member in self._members if not member.busy), None) or self._hire()
+    def give(self, task: str, *, nice: int = 0) -> None:
+        """Have one that is free, or a new one, do this; `nice`: how much it gives way to other processes."""
+        free = (member for member in self._members if not member.busy and member.nice == nice)
+        member = next(free, None) or self._hire(nice)
         member.busy = task
         with contextlib.suppress(BrokenPipeError):  # killed: that is noticed where it is waited for
             os.write(member.tasks, task.encode("ascii"))
@@ -90,18 +92,19 @@ class Crew:
         reason = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {status >> 8}"
         return task, f"The process that laid it out ended too early ({reason}). Look whether memory ran out."
 
-    def _hire(self) -> _Member:
+    def _hire(self, nice: int) -> _Member:
         tasks, give = os.pipe()
         told, tell = os.pipe()
         pid = os.fork()
         if pid == 0:
             theirs = [fd for other in self._members for fd in (other.tasks, other.told)]
+            os.nice(nice)
             for fd in (give, told, self._life, *self._close, *theirs):
                 os.close(fd)
             _serve(self._work, tasks, tell, self._alive)
         os.close(tasks)
         os.close(tell)
-        member = _Member(pid, give, told)
+        member = _Member(pid, give, told, nice)
         self._members.append(member)
         return member
 

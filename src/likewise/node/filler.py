@@ -34,8 +34,8 @@ from likewise.node.materialise import Part, parts_of
 from likewise.node.order import Order
 from likewise.node.sources import Source, UnpackedKit
 
-NICE = 10
-"""The processes that wait need a core more often than those that lay out what nobody has asked for."""
+NICE = 15
+"""How much those give way to other processes that lay out what nobody has asked for."""
 
 MORE = 4
 """Processes beyond the cores' number for layers that somebody waits for: all others may be waiting for a source."""
@@ -193,10 +193,11 @@ class _Filler:
         with Crew(self._lay, close=(self._lock, self._queue)) as crew:
             while self._order or crew.busy:
                 while crew.busy < self._helpers + (MORE if self._order.is_urgent() else 0):
+                    nice = 0 if self._order.is_wanted() else NICE
                     name = self._order.take()
                     if name is None:
                         break
-                    crew.give(name)
+                    crew.give(name, nice=nice)
                 for name, problem in crew.finished(LEASES, also=self._queue):
                     if problem:
                         self._note(name, problem)
@@ -285,7 +286,6 @@ def _settle(log: str) -> None:
         signal.signal(number, action)
     os.umask(0o022)
     os.chdir("/")
-    os.nice(NICE)
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd, wanted in ((nothing, 0), (said, 1), (said, 2)):

@@ -40,6 +40,10 @@ class Order:
         """Whether somebody is waiting for what comes next."""
         return self._head(self._asked) is not None
 
+    def is_wanted(self) -> bool:
+        """Whether what comes next was asked for, or came first from the beginning."""
+        return self.is_urgent() or self._head(self._first) is not None
+
     def take(self) -> str | None:
         """What is to be done next; it counts as done from now on. None when nothing is left."""
         key = self._head(self._asked) or self._head(self._first) or next(iter(self._left), None)
