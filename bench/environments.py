@@ -20,6 +20,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 W160_TASK = ("numpy", "pandas", "sklearn.linear_model", "pyarrow", "scipy.stats", "matplotlib")
 GB = 10**9
+_LOCAL = {"calibration": "1.4.2", "stations": "0.3.0"}
+"""The packages of the demo that no index has (`examples/packages`), and their versions."""
 
 
 class Unavailable(Exception):
@@ -114,9 +116,8 @@ class Place:
 
     def _as_wheel(self, line: str) -> str:
         """A line of ``pip freeze``, as a version: the demo's local packages are served as wheels, too."""
-        local = {"calibration": "1.4.2", "stations": "0.3.0"}
         name = line.removeprefix("-e ").partition(" @ ")[0].rstrip("/").rpartition("/")[2]
-        return f"{name}=={local[name]}" if name in local and "==" not in line else line
+        return f"{name}=={_LOCAL[name]}" if name in _LOCAL and "==" not in line else line
 
     def make_plain(self) -> None:
         """A prefix like the client's without any bytecode, as uv leaves it."""
@@ -160,14 +161,14 @@ class Place:
         self.wheels.mkdir(exist_ok=True)
         wanted = self.requirements.read_text().splitlines()
         if self.environment.folder == "demo":
-            for name in ("calibration", "stations"):
+            for name in _LOCAL:
                 source = REPOSITORY / "examples" / "packages" / name
                 uv("build", "--quiet", "--wheel", "--out-dir", self.wheels, source)
-            wanted = [line for line in wanted if not line.startswith(("calibration==", "stations=="))]
-        (self.folder / "fetch.txt").write_text("\n".join(wanted) + "\n")
-        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        argv += ["--only-binary", ":all:", "--dest", self.wheels, "--requirement", self.folder / "fetch.txt"]
-        checked(argv)
+            wanted = [line for line in wanted if line.partition("==")[0] not in _LOCAL]
+            pip_download(self.wheels, "hatchling")  # builds the editable: likewise finds it on the same index
+        fetch = self.folder / "fetch.txt"
+        fetch.write_text("\n".join(wanted) + "\n")
+        pip_download(self.wheels, "--no-deps", "--requirement", fetch)
         done.write_text(self.requirements.read_text())
 
     def make_dask(self) -> None:
@@ -227,6 +228,12 @@ def make_venv(prefix: Path) -> None:
 def pip_install(prefix: Path, *arguments: str | Path, seconds: float | None = None) -> None:
     """Install with uv, with the user's own configuration and cache."""
     uv("pip", "install", "--quiet", "--python", prefix / "bin" / "python", *arguments, seconds=seconds)
+
+
+def pip_download(folder: Path, *arguments: str | Path) -> None:
+    """Download wheels with pip, which has a command for that."""
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    checked([*argv, "--only-binary", ":all:", "--dest", folder, *arguments])
 
 
 def find_uv() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -59,12 +60,14 @@ def command(python: Path, *arguments: str | Path) -> list[str]:
     return [str(python), "-m", "likewise", "run", "--workers", "1", *map(str, arguments)]
 
 
-def run_command(python: Path, *arguments: str | Path, cache: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_command(
+    python: Path, *arguments: str | Path, cache: Path, cwd: Path, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """Run `command` to its end."""
     return subprocess.run(
         command(python, *arguments),
         cwd=cwd,
-        env=clean_environ(LIKEWISE_CACHE=str(cache)),
+        env=clean_environ(LIKEWISE_CACHE=str(cache), **environ),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -113,15 +116,16 @@ def test_a_script_runs_as_python_would_run_it_with_a_cluster(python: Path, cache
 
 
 def test_profile_leaves_a_page_of_the_launch(python: Path, cache: Path, tmp_path: Path) -> None:
-    """With ``--profile`` the run ends as ever, stderr names the page, and it has stages, processes and the script."""
+    """With ``--profile`` the run ends as ever; stderr names the page, which has stages, processes and layers."""
+    shutil.rmtree(cache / "node", ignore_errors=True)
     program = script(tmp_path, "import dask, sys\nprint(dask.compute(dask.delayed(sum)([1, 2]))[0])\nsys.exit(5)\n")
-    done = run_command(python, "--profile", "program.py", cache=cache, cwd=tmp_path)
+    done = run_command(python, "--profile", "program.py", cache=cache, cwd=tmp_path, DASK_LIKEWISE__STREAMING="true")
     assert (done.returncode, done.stdout) == (5, "3\n"), done.stderr
     page = tmp_path / "likewise-profile.html"
     assert str(page) in done.stderr
     document = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page.read_text("utf-8"))
     shown = [element.text or "" for element in document.iter() if element.tag.rpartition("}")[2] == "text"]
-    for expected in ("scan", "plan", "pack", "kit", "start", "scheduler", "worker 0", "the script begins"):
+    for expected in ("scan", "plan", "pack", "kit", "start", "scheduler", "worker 0", "the script begins", "tornado"):
         assert expected in shown
     assert "never seen joining" not in shown and "did not end" not in shown
     assert program.read_text().startswith("import dask")  # it was never taken for the page

@@ -52,7 +52,7 @@ def test_a_growing_prefix_is_watched_until_it_is_complete(tmp_path: Path, monkey
     async def grow() -> dict[str, object]:
         (there / "aa").touch()
         os.utime(there / "aa", (1000.0, 1000.0))
-        assert await timeline.follow()
+        await timeline.follow()
         (there / "bb").touch()
         os.utime(there / "bb", (2000.0, 2000.0))
         while "bb" not in (told := await timeline.followed())["layers"]:
@@ -69,8 +69,26 @@ def test_a_growing_prefix_is_watched_until_it_is_complete(tmp_path: Path, monkey
     assert isinstance(told["complete"], float) and started <= told["complete"] <= time.time()
 
 
-def test_a_prefix_that_is_complete_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is said to grow where nothing does."""
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+@pytest.mark.parametrize(
+    ("left", "expected", "complete"),
+    [("aa 1000.5\nbb 1002.25\n", {"aa": 1000.5, "bb": 1002.25}, 1002.25), ("\n", {}, None), (None, {}, None)],
+)
+def test_what_came_before_anybody_watched_is_in_what_the_filler_left(
+    left: str | None,
+    expected: dict[str, float],
+    complete: float | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a prefix that was completed in this launch the times are known all the same; of one from before, none."""
+    (tmp_path / "used").mkdir()
+    if left is not None:
+        (tmp_path / "used" / "0123").write_text(left)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefixes" / "0123"))
     monkeypatch.setattr(timeline, "_growths", {})
-    assert asyncio.run(timeline.follow()) is False
+
+    async def ask() -> dict[str, object]:
+        await timeline.follow()
+        return await timeline.followed()
+
+    assert asyncio.run(ask()) == {"layers": expected, "complete": complete}

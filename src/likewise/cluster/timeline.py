@@ -80,27 +80,39 @@ class _Growth:
 _growths: dict[str, tuple[_Growth, asyncio.Task[None]]] = {}
 
 
-async def follow() -> bool:
-    """Begin to note when layers of this process's prefix are there; whether it grows."""
+async def follow() -> None:
+    """Begin to note when layers of this process's prefix are there, if it grows."""
     if sys.prefix not in _growths:
         growth = _Growth()
         folder = f"{sys.prefix}/growing"
         _growths[sys.prefix] = growth, asyncio.ensure_future(growth.watch(folder))
         await asyncio.sleep(0)  # one look
-    return _growths[sys.prefix][0].grew
 
 
 async def followed() -> dict[str, Any]:
-    """What was noted since `follow`."""
+    """What was noted since `follow`; of a prefix that was complete by then, what its filler has left."""
     growth, _ = _growths[sys.prefix]
-    return {"layers": growth.layers, "complete": growth.complete}
+    layers = growth.layers if growth.grew else left_by_filler(sys.prefix)
+    return {"layers": layers, "complete": growth.complete if growth.grew else max(layers.values(), default=None)}
+
+
+def left_by_filler(prefix: str) -> dict[str, float]:
+    """When each layer was there, by its key, if the prefix was completed after its last start."""
+    folder, name = os.path.split(prefix)
+    layers = {}
+    with suppress(OSError, ValueError), open(f"{os.path.dirname(folder)}/used/{name}", encoding="ascii") as file:
+        for line in file.read().split("\n"):
+            key, _, at = line.partition(" ")
+            if at:
+                layers[key] = float(at)
+    return layers
 
 
 # On the client
 
 
 class Watched(msgspec.Struct, frozen=True):
-    """The processes of a cluster right after the launch, and the addresses of those that watch a growing prefix."""
+    """The processes of a cluster right after the launch; one for each prefix on each node watches that, by address."""
 
     processes: tuple[ProcessTimes, ...] = ()
     watchers: Mapping[str, tuple[str, str]] = {}
@@ -140,18 +152,14 @@ def collect(cluster: Any, watched: Watched) -> tuple[PrefixTimes, ...]:
         return ()
     found = []
     for (node, prefix), told in answers:
+        if not told["layers"]:
+            continue  # it was complete before this launch
         seen = told["layers"]
         if told["complete"] is not None:  # the last ones came after the last look
             seen = {**dict.fromkeys(names, told["complete"]), **seen}
         layers = sorted((at, names.get(key, key)) for key, at in seen.items())
-        found.append(
-            PrefixTimes(
-                node=node,
-                prefix=prefix,
-                layers=tuple(Mark(name=name, at=at) for at, name in layers),
-                complete=told["complete"],
-            )
-        )
+        marks = tuple(Mark(name=name, at=at) for at, name in layers)
+        found.append(PrefixTimes(node=node, prefix=prefix, layers=marks, complete=told["complete"]))
     return tuple(found)
 
 
@@ -168,8 +176,8 @@ async def _watch(cluster: Any, joined: Callable[[str], float | None]) -> Watched
             told.pop("host", None)
             processes.append(ProcessTimes(name=name, node=where, joined=joined(name), **told))
             places.setdefault((where, told["prefix"]), address)
-        grows = await asyncio.gather(*(ask(client, address, _PATIENCE, follow) for address in places.values()))
-    watchers = {address: place for (place, address), yes in zip(places.items(), grows, strict=True) if yes is True}
+        began = await asyncio.gather(*(ask(client, address, _PATIENCE, follow) for address in places.values()))
+    watchers = {a: place for (place, a), answer in zip(places.items(), began, strict=True) if answer is None}
     return Watched(tuple(processes), watchers)
 
 

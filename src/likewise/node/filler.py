@@ -254,12 +254,20 @@ class _Filler:
 
     def _complete(self) -> None:
         """Take away what stands for what was missing. The gate goes first: who starts now needs none."""
+        self._leave_times()
         gate = gate_file(self._place)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._growing.prefix}/{gate.path}")
         gone = f"{self._cache.place('tmp')}/growing.{os.path.basename(self._growing.prefix)}.{os.getpid()}"
         os.rename(self._growing.folder, gone)
         remove_tree(gone)
+
+    def _leave_times(self) -> None:
+        """Say when each layer was there, for ``likewise run --profile``. The next start overwrites it."""
+        used = self._cache.used(os.path.basename(self._growing.prefix))
+        with contextlib.suppress(OSError), open(used, "w", encoding="ascii") as file:
+            for entry in os.scandir(self._growing.place("there")):
+                file.write(f"{entry.name} {entry.stat().st_mtime:.3f}\n")
 
 
 def _detached(work: Callable[[], None], log: str) -> None:
