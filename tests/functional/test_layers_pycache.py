@@ -248,6 +248,17 @@ def test_what_the_interpreter_would_load_is_taken(tmp_path: Path, case: str) -> 
     assert taken_from(tmp_path, TAKEN[case]) == "cached"
 
 
+def test_nothing_but_the_name_is_replaced(tmp_path: Path) -> None:
+    """Behind the header, the bytes are those that the interpreter wrote, with one name instead of another."""
+    source = lay(tmp_path / CANARY, {"rich.py": RICH.encode()})
+    compile_all(tmp_path / CANARY)
+    place = source.files[0].path.encode()
+    before, _, after = pyc_of(Path(source.files[0].path)).read_bytes()[16:].partition(bytes([len(place)]) + place)
+    (data,) = make(source, tmp_path / "work")[1].values()
+    assert data[16:] == before + b"\x07rich.py" + after
+    assert place not in after
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_it_would_not_load_or_others_can_change_is_compiled(tmp_path: Path, case: str) -> None:
     """Neither what is stale, damaged or unchecked, nor what is linked, is somebody else's, or names the client."""
@@ -280,6 +291,37 @@ def test_only_what_is_missing_is_compiled(tmp_path: Path) -> None:
     told: list[int] = []
     made = compile_layers([source], python=sys.executable, work=tmp_path / "work", jobs=2, progress=told.append)
     assert (made.taken, made.compiled, sum(told)) == (84, 166, 250)
+
+
+@st.composite
+def sources(draw: st.DrawFn) -> str:
+    """Modules whose constants look like what is replaced in them, and like what is looked for to find it."""
+    words = [PLACE, PLACE[:-3], "/client/site/", "mod.py", "<module>", "", "x" * 300, "ä", PLACE.replace("c", "\\x63")]
+    constants = draw(st.lists(st.sampled_from(words), max_size=5))
+    raw = draw(st.lists(st.sampled_from(["z", "\\xda\\x13" + PLACE, "r\\0\\0\\0\\0"]), max_size=2))
+    name = draw(st.sampled_from(["f", "módule", "f" * 300]))
+    lines = [f"x{i} = '{word}'" for i, word in enumerate(constants)] + [f"y{i} = b'{w}'" for i, w in enumerate(raw)]
+    inner = draw(
+        st.sampled_from(["pass", "return lambda: __file__", "class A:\n  b = [c for c in ()]", "raise ValueError"])
+    )
+    lines.append(f"def {name}():\n {inner}" if draw(st.booleans()) else "z = 1")
+    return "\n".join(draw(st.permutations(lines)))
+
+
+PLACE = "/client/site/mod.py"
+
+
+@given(sources(), st.sampled_from([PLACE, "/client/site/other.py", "mod.py", "/client/site/" + "x" * 300 + ".py"]))
+@settings(max_examples=400, deadline=None)
+def test_renaming_in_place_is_unmarshalling_and_renaming(text: str, before: str) -> None:
+    """Whatever the constants are: what is renamed in the bytes is the code that importlib's own renaming gives."""
+    pyc = bytes(16) + marshal.dumps(compile(text, before, "exec"))
+    made = compiler.renamed(pyc, PLACE, "mod.py")
+    if made is not None:
+        assert marshal.dumps(marshal.loads(made), 2) == marshal.dumps(compile(text, "mod.py", "exec"), 2)
+        assert made.count(b"/client") == 0
+    elif before == PLACE:
+        assert pyc.count(b"/client/site/") > 1  # any other one is renamed in place
 
 
 class Loader(importlib.machinery.SourceFileLoader):

@@ -82,6 +82,19 @@ def test_bytecode_may_come_from_its_archive() -> None:
     assert b"__pycache__" not in written(sources=sources)
 
 
+def test_files_may_be_parts_of_one_file(tmp_path: Path) -> None:
+    """Bytecode lies in one file for many modules: the kit has each one's own part, checked."""
+    whole = tmp_path / "modules"
+    whole.write_bytes(b"before" + b"pyc" + b"after")
+    (file,) = BYTECODE.files
+    part = SourceFile(entry=file.entry, path=str(whole), offset=6)
+    source = layer_source(LayerKind.BYTECODE, "pkg", BYTECODE.version, [part])
+    assert written(sources={**SOURCES, BYTECODE.digest: source}) == written()
+    whole.write_bytes(b"before" + b"PYC" + b"after")
+    with pytest.raises(LayerError, match="changed while it was being packed"):
+        written(sources={**SOURCES, BYTECODE.digest: source})
+
+
 @pytest.mark.parametrize("damage", [b"", b"junk"])
 def test_damaged_archive_is_refused(damage: bytes) -> None:
     """An archive that is not what its digest says makes no kit."""
