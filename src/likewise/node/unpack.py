@@ -7,6 +7,7 @@ listing holds each file's digest; so the whole is checked by checking these, and
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -15,14 +16,14 @@ from typing import BinaryIO
 from likewise.errors import LayerError, NodeError
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import FileEntry, decode_listing
-from likewise.model.zstd import ZstdDecompressor, ZstdError
+from likewise.node.blocks import BLOCK, ahead, decompressed
 from likewise.node.disk import CREATE, READ, Tree, create, link_or_copy, mode, write_all
-
-BLOCK = 1 << 17
-"""Bytes held at a time; zstd's own blocks are as large at most."""
 
 SMALL = BLOCK
 """Bytes; a file that is no larger is made by one write and hashed by one call."""
+
+LARGE = 16 << 20
+"""Bytes; what is larger is decompressed by one thread while another hashes and writes."""
 
 LISTING_LIMIT = 256 << 20
 """Bytes; a listing has about 150 per file, so this is far beyond what a layer can be."""
@@ -60,10 +61,9 @@ class Unpacker:
     """
 
     def __init__(self, stream: BinaryIO, digest: Digest, name: str) -> None:
-        self._stream = stream
         self._digest = digest
         self._name = name
-        self._zstd = ZstdDecompressor()
+        self._blocks = decompressed(stream, self._damaged)
         self._block = memoryview(b"")
 
     def listing(self) -> bytes:
@@ -91,25 +91,30 @@ class Unpacker:
         OSError
             When a file can't be written.
         """
-        with Tree(into) as tree:
-            for entry in entries:
-                if entry.link:
-                    tree.symlink(entry.path, entry.link)
-                    continue
-                folder, name = tree.enter(entry.path)
-                if entry.size <= SMALL:
-                    content = self._whole(entry)
-                    create(folder, name, content, executable=entry.executable)
-                    if sha256(content).hexdigest() != entry.sha256:
-                        raise self._damaged(f"has other content in {entry.path}")
-                    continue
-                fd = os.open(name, CREATE, mode(entry.executable), dir_fd=folder)
-                try:
-                    self._content(entry, fd)
-                finally:
-                    os.close(fd)
-        if self._next():
-            raise self._damaged("is longer than it should be")
+        with contextlib.ExitStack() as stack:
+            if sum(entry.size for entry in entries) > LARGE and len(os.sched_getaffinity(0)) > 1:
+                self._blocks = stack.enter_context(ahead(self._blocks))
+            self._files(entries, stack.enter_context(Tree(into)))
+            if self._next():
+                raise self._damaged("is longer than it should be")
+
+    def _files(self, entries: Sequence[FileEntry], tree: Tree) -> None:
+        for entry in entries:
+            if entry.link:
+                tree.symlink(entry.path, entry.link)
+                continue
+            folder, name = tree.enter(entry.path)
+            if entry.size <= SMALL:
+                content = self._whole(entry)
+                create(folder, name, content, executable=entry.executable)
+                if sha256(content).hexdigest() != entry.sha256:
+                    raise self._damaged(f"has other content in {entry.path}")
+                continue
+            fd = os.open(name, CREATE, mode(entry.executable), dir_fd=folder)
+            try:
+                self._content(entry, fd)
+            finally:
+                os.close(fd)
 
     def check(self, entries: Sequence[FileEntry]) -> None:
         """Read and check everything as `files` does, and keep nothing.
@@ -161,28 +166,12 @@ class Unpacker:
 
     def _next(self) -> bool:
         """Replace the used-up block by the next; whether there is one. Anything after the zstd frame is refused."""
-        if self._block:
-            return True
-        while True:
-            if self._zstd.eof:
-                if self._zstd.unused_data or self._read():
-                    raise self._damaged("is longer than it should be")
-                return False
-            data = self._read() if self._zstd.needs_input else b""
-            if self._zstd.needs_input and not data:
-                raise self._damaged("is truncated")
+        if not self._block:
             try:
-                self._block = memoryview(self._zstd.decompress(data, BLOCK))
-            except ZstdError as error:
-                raise self._damaged(f"is not valid zstd data ({error})") from error
-            if self._block:
-                return True
-
-    def _read(self) -> bytes:
-        try:
-            return self._stream.read(BLOCK)
-        except OSError as error:
-            raise UnreadableCopy(f"The copy of the layer can't be read ({error}).", where=self._name) from error
+                self._block = next(self._blocks, self._block)
+            except OSError as error:
+                raise UnreadableCopy(f"The copy of the layer can't be read ({error}).", where=self._name) from error
+        return bool(self._block)
 
     def _damaged(self, reason: str) -> DamagedCopy:
         return damaged(reason, self._name, self._digest)
