@@ -353,6 +353,8 @@ class Update:
 
     def _shipped(self) -> dict[str, Any]:
         new = set(self._new.manifest.digests()) - set(self._old.manifest.digests())
+        if not self._replaced:
+            new.discard(self._new.manifest.outline)  # only who starts in the new prefix needs it
         size = sum(self._new.store.path(layer_key(digest)).stat().st_size for digest in new)
         names = [ref.name for ref in self._new.manifest.layers if not new.isdisjoint((ref.digest, ref.bytecode))]
         return {"layers": tuple(dict.fromkeys(names)), "shipped_bytes": size}
