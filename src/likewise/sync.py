@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from likewise.events import Notice, Reporter, Silent
 from likewise.layers.bytecode import compile_layers, remove_compiled
@@ -32,6 +33,7 @@ from likewise.model.snapshot import CodePosition, Problem, Severity, Snapshot
 from likewise.model.target import Target
 from likewise.model.verify import Difference, DifferenceKind
 from likewise.node.command import Launch, bootstrap_script
+from likewise.packing import Packing
 from likewise.plan.planner import PlanOptions, make_plan
 from likewise.plan.requirements import layer_requirements
 from likewise.scan import Scanned, scan_prefix
@@ -129,6 +131,7 @@ class Prepared:
     python: str | None = None
     loose: tuple[str, ...] = field(default=(), repr=False)  # the files of the loose code
     _order: Order | None = field(default=None, repr=False)
+    _packing: Packing | None = field(default=None, repr=False)
     _lease: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def launch(self, cache: Path) -> Launch:
@@ -166,13 +169,40 @@ class Prepared:
         now = resolve(self.options, settings=resolve_settings(), store=self.store, stages=stages, python=self.python)
         return compare(self.manifest, now.layers)
 
+    def open_layer(self, digest: Digest) -> BinaryIO:
+        """The archive of a layer, for reading, once it is packed.
+
+        Raises
+        ------
+        LikewiseError
+            When it can't be packed or read.
+        """
+        if self._packing is not None:
+            self._packing.wait(digest)
+        return self.store.open(layer_key(digest))
+
+    def finish(self) -> None:
+        """Wait until all layers are packed.
+
+        Raises
+        ------
+        LikewiseError
+            When one of them can't be.
+        """
+        if self._packing is not None:
+            self._packing.finish()
+
     def close(self) -> None:
-        """Give the layers back to expiry."""
+        """Give the layers back to expiry; what is not packed yet stays so."""
         self._lease.close()
 
 
 def prepare(
-    options: PlanOptions | None = None, *, reporter: Reporter | None = None, python: str | None = None
+    options: PlanOptions | None = None,
+    *,
+    reporter: Reporter | None = None,
+    python: str | None = None,
+    behind: bool = False,
 ) -> Prepared:
     """Scan, plan, build what has to be built, and put every layer that is not there yet into the store.
 
@@ -182,6 +212,9 @@ def prepare(
     reporter : Reporter, optional
     python : str, optional
         As in `scan`.
+    behind : bool
+        Whether layers may be packed behind the caller's back, while nodes start (with ``likewise.streaming``):
+        `Prepared.open_layer` and `Prepared.finish` wait for them.
 
     Raises
     ------
@@ -198,7 +231,7 @@ def prepare(
             stages.reporter.report(
                 Notice(message=problem.message, subject=problem.subject, severity=problem.severity.value)
             )
-    return publish(resolved, options, settings=settings, store=store, stages=stages, python=python)
+    return publish(resolved, options, settings=settings, store=store, stages=stages, python=python, behind=behind)
 
 
 def resolve(
@@ -268,15 +301,30 @@ def publish(
     store: LocalStore,
     stages: Stages,
     python: str | None = None,
+    behind: bool = False,
 ) -> Prepared:
-    """Put what is missing into the store; lease all of it."""
+    """Put what is missing into the store; lease all of it. See `prepare` for `behind`."""
     with ExitStack() as undo, ExitStack() as temporary:
         undo.enter_context(store.lease([layer_key(layer.digest) for layer in resolved.layers]))
         bytecode, fresh = _bytecode(resolved, settings, store, stages)
         temporary.callback(remove_compiled, fresh, work=settings.work)
         undo.enter_context(store.lease([layer_key(digest) for digest in bytecode.values()]))
         outline, new = _outline(resolved, store, stages, undo) if settings.streaming else (None, [])
-        if _pack([*resolved.layers, *fresh, *new], settings, store, stages):
+        order = _order(resolved, store, python) if outline else None
+        packing: Packing | None = None
+        if order is not None and behind:
+            rest = _missing(_urgent_first([*resolved.layers, *fresh], order.first), store)
+            _pack(new, settings, store, stages, following=len(rest))
+            packing = Packing(
+                rest,
+                store,
+                level=settings.pack_level,
+                jobs=settings.jobs,
+                notify=stages.reporter.report,
+                done=temporary.pop_all().close,
+            )
+            undo.callback(packing.close)
+        elif _pack([*resolved.layers, *fresh, *new], settings, store, stages):
             store.prune()  # it has grown: what nobody used for a day makes room
         with stages.stage("kit") as stage:
             manifest = _manifest(resolved, bytecode, outline)
@@ -302,7 +350,8 @@ def publish(
             options=options,
             python=python,
             loose=tuple(file.path for layer in resolved.layers if layer.kind is LayerKind.CODE for file in layer.files),
-            _order=_order(resolved, store, python) if outline else None,
+            _order=order,
+            _packing=packing,
             _lease=undo.pop_all(),
         )
 
@@ -408,20 +457,22 @@ def _order(resolved: Resolved, store: LocalStore, python: str | None) -> Order:
     return Order(program, resolved.snapshot, resolved.layers, store, base=resolved.plan.kit)
 
 
-def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, stages: Stages) -> int:
+def _pack(
+    layers: Sequence[LayerSource], settings: Settings, store: LocalStore, stages: Stages, *, following: int = 0
+) -> int:
     """Write the archive of every layer that the store lacks, the largest first so that no core is idle at the end.
 
-    Returns how many there were.
+    Returns how many there were. So many as are `following` will be packed later.
     """
-    missing = {layer.digest: layer for layer in layers if not store.has(layer_key(layer.digest))}
-    size = sum(layer.size for layer in missing.values())
+    missing = _missing(layers, store)
+    size = sum(layer.size for layer in missing)
     with stages.stage("pack", total=size) as stage:
 
         def pack_one(layer: LayerSource) -> None:
             with store.create(layer_key(layer.digest)) as out:
                 write_archive(layer, out, level=settings.pack_level, progress=stage.advance)
 
-        ordered = sorted(missing.values(), key=lambda layer: -layer.size)
+        ordered = sorted(missing, key=lambda layer: -layer.size)
         with ThreadPoolExecutor(max_workers=settings.jobs, thread_name_prefix="likewise-pack") as pool:
             futures = [pool.submit(pack_one, layer) for layer in ordered]
             try:
@@ -430,9 +481,22 @@ def _pack(layers: Sequence[LayerSource], settings: Settings, store: LocalStore, 
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        stage.did(packed=len(missing), bytes=size)
+        stage.did(packed=len(missing), following=following, bytes=size)
         stage.summary = f"{counted(len(missing), 'layer')} packed" if missing else "nothing to pack"
+        if following:
+            stage.summary = f"{counted(following, 'layer')} in the background"
     return len(missing)
+
+
+def _urgent_first(layers: Iterable[LayerSource], first: Sequence[str]) -> list[LayerSource]:
+    """`layers`, those named `first` first, and then the smaller ones: the fewer are missing, the fewer wait."""
+    places = {name: place for place, name in reversed(list(enumerate(first)))}
+    return sorted(layers, key=lambda layer: (places.get(layer.name, len(first)), layer.size))
+
+
+def _missing(layers: Iterable[LayerSource], store: LocalStore) -> list[LayerSource]:
+    """Those that the store lacks, in the same order."""
+    return list({layer.digest: layer for layer in layers if not store.has(layer_key(layer.digest))}.values())
 
 
 def _manifest(resolved: Resolved, bytecode: Mapping[Digest, Digest], outline: Digest | None) -> Manifest:

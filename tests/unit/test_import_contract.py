@@ -25,7 +25,8 @@ ALLOWED = {
     # The edge, and the one place that joins the stages.
     "settings": {*VALUES},
     "stages": {*VALUES},
-    "sync": {"settings", "stages", "scan", "plan", "layers", "store", "node", *VALUES},
+    "packing": {"layers", "store", *VALUES},
+    "sync": {"settings", "stages", "packing", "scan", "plan", "layers", "store", "node", *VALUES},
     "deploy": {"", "sync", "settings", "store", "node", *VALUES},
     "console": {"console", *VALUES},
     "cluster": {"cluster", "transport", "sync", "settings", "stages", "node", "store", "console", *VALUES},

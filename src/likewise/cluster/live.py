@@ -21,7 +21,7 @@ from distributed import Client
 from likewise.cluster.replace import no_scaling
 from likewise.cluster.update import Update
 from likewise.cluster.watch import Watch, watch_all, watch_quickly
-from likewise.errors import ClusterError
+from likewise.errors import ClusterError, LikewiseError
 from likewise.events import Notice
 from likewise.model.change import Change, SyncReport
 from likewise.model.layer import LayerKind
@@ -101,6 +101,8 @@ class LiveSync:
         from likewise.settings import resolve_settings
         from likewise.sync import publish, resolve
 
+        with suppress(LikewiseError):  # what could not be packed then is tried again
+            old.finish()
         settings, stages = resolve_settings(), Stages(self._cluster._reporter)
         how: dict[str, Any] = {"settings": settings, "store": old.store, "stages": stages, "python": old.python}
         resolved = resolve(old.options, **how)

@@ -95,6 +95,9 @@ class Replica:
     ended.
     """
 
+    packs_behind = True
+    """Whether nodes may start before every layer is packed."""
+
     name: Any
     status: Status
     scheduler: Any
@@ -143,7 +146,8 @@ class Replica:
         from likewise.sync import PlanOptions, prepare  # plain Dask needs none of it
 
         try:
-            return prepare(PlanOptions(**self._package_sync.plan_options), reporter=self._reporter)
+            options = PlanOptions(**self._package_sync.plan_options)
+            return prepare(options, reporter=self._reporter, behind=self.packs_behind)
         except BaseException:
             self._end_show()
             raise

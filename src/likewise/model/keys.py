@@ -30,6 +30,17 @@ def script_key(digest: Digest) -> str:
     return f"scripts/{digest}"
 
 
+def promise_key(digest: Digest) -> str:
+    """Leased by whoever is about to write the archive of the layer with this digest; never there itself."""
+    return f"promises/{digest}"
+
+
+WANTED = "wanted"
+"""Folder of a store: an empty file with a layer's digest as its name, by whoever waits for a promised layer."""
+
+LEASES = "leases"
+"""Folder of a store: files with one leased key a line, locked as long as they hold."""
+
 CACHE_TAG = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by likewise; may be removed.\n")
 """Name and content of the file that marks a cache (Cache Directory Tagging Specification): backups leave the folder
 alone, and so does our own walk through loose code."""

@@ -6,13 +6,17 @@ import base64
 import contextlib
 import errno
 import os
+import time
 from typing import Any, BinaryIO, Protocol
 
 from likewise.errors import NodeError
 from likewise.model.digest import Digest
-from likewise.model.keys import layer_key, manifest_key
+from likewise.model.keys import LEASES, WANTED, layer_key, manifest_key, promise_key
 from likewise.model.manifest import Manifest, decode_manifest
+from likewise.node.cache import is_held
 from likewise.node.door import WAIT, ask
+
+_LOOK = 0.05  # seconds between two looks for a promised layer, at most
 
 
 class Source(Protocol):
@@ -51,8 +55,30 @@ class DirectoryStore:
         return self._root
 
     def open(self, digest: Digest) -> BinaryIO:
-        """The archive of the layer."""
-        return open(f"{self._root}/{layer_key(digest)}", "rb", buffering=0)
+        """The archive of the layer. Waits for it while a living client on this machine is about to write it."""
+        path = f"{self._root}/{layer_key(digest)}"
+        pause = 0.002
+        while not os.path.exists(path) and self._is_promised(digest):
+            if pause == 0.002:
+                self._wish(digest)
+            time.sleep(pause)
+            pause = min(1.5 * pause, _LOOK)
+        return open(path, "rb", buffering=0)
+
+    def _is_promised(self, digest: Digest) -> bool:
+        wanted = promise_key(digest).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"{self._root}/{LEASES}"):
+                lease = f"{self._root}/{LEASES}/{name}"
+                with contextlib.suppress(OSError), open(lease, "rb") as file:
+                    if wanted in file and is_held(lease):
+                        return True
+        return False
+
+    def _wish(self, digest: Digest) -> None:
+        with contextlib.suppress(OSError):  # a store that can only be read
+            os.makedirs(f"{self._root}/{WANTED}", 0o700, exist_ok=True)
+            os.close(os.open(f"{self._root}/{WANTED}/{digest}", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
 
     def accept(self, digest: Digest) -> None:
         """Nothing to do: nobody else is served from here."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likewise.errors import StoreError
+from likewise.model.keys import LEASES
 from likewise.store.failures import foreign, store_error
 from likewise.store.locks import OPEN_FLAGS, hold, is_held, locked
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 TEMPORARY = "tmp"
-LEASES = "leases"
 
 
 class OutFile(io.FileIO):

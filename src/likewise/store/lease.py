@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from likewise.store.folder import LEASES, Folder
+from likewise.model.keys import LEASES
+from likewise.store.folder import Folder
 from likewise.store.values import check_key
 
 

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from likewise.errors import StoreError
+from likewise.model.keys import LEASES
 from likewise.store.failures import absent, store_error
-from likewise.store.folder import LEASES, TEMPORARY, Folder, OutFile
+from likewise.store.folder import TEMPORARY, Folder, OutFile
 from likewise.store.lease import Lease, read_leases
 from likewise.store.values import RESERVED, Item, KindInfo, PruneReport, StoreInfo, check_key, choose_expired
 

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from likewise.errors import StoreError
+from likewise.model.keys import LEASES, WANTED
 
-RESERVED = frozenset({"tmp", "leases", "lock"})
+RESERVED = frozenset({"tmp", LEASES, "lock", WANTED})
 """Names in a store's directory that are no kind of content."""
 
 _KEY = re.compile(r"[a-z]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")

@@ -54,6 +54,8 @@ _PENDING = "tls://<scheduler>"
 class ReplicaQueue(Replica):
     """Mixin for `dask_jobqueue.JobQueueCluster`. See `describe` for its parameters."""
 
+    packs_behind = False  # the hub serves what the store has
+
     added_directives: ClassVar[Mapping[str, str]] = {}
     """Directives that every job gets unless the user sets them: flag to value."""
 

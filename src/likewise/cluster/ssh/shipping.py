@@ -136,7 +136,7 @@ class Shipment:
             await asyncio.gather(working, return_exceptions=True)
 
     def _open(self, digest: Digest) -> BinaryIO:
-        return self._prepared.store.open(layer_key(digest))
+        return self._prepared.open_layer(digest)
 
     def _examine(self, digest: Digest) -> None:
         """The hub's copy is damaged. Is it so here already? Then it goes, and the next launch makes it anew."""
