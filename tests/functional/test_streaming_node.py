@@ -149,6 +149,21 @@ def test_killed_filler(stream_of: Make) -> None:
     assert not verify_prefix(str(stream.prefix)).differences and not leftovers(stream)
 
 
+def test_import_brings_the_filler_back(stream_of: Make) -> None:
+    """A process that waits for a layer when the filler is killed has another one started, and goes on when it comes."""
+    stream = stream_of(RICH, *SMALL)
+    stream.hold(RICH)
+    with stream.running("print('up', flush=True); import richone; richone.main()") as process:
+        assert process.stdout and process.stdout.readline() == "up\n"
+        eventually(lambda: all(map(stream.is_there, SMALL)))
+        killed = stream.filler()
+        assert killed
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: stream.filler() not in (None, killed))
+        stream.release(RICH)
+        assert process.communicate(timeout=30) == ("rich\n", "")
+
+
 def test_killed_in_the_middle_of_a_layer(stream_of: Make) -> None:
     """What was laid out by half, as links or as copies, is completed, and files that others hold stay as they are."""
     stream = stream_of(RICH)
@@ -193,6 +208,22 @@ def test_layer_that_nobody_has(stream_of: Make) -> None:
         assert wait_until_whole(str(stream.prefix), stream.manifest) == {}
         assert grown(stream)
     assert not verify_prefix(str(stream.prefix)).differences
+
+
+def test_import_of_what_nobody_has(stream_of: Make) -> None:
+    """The import says which layer is missing, and why; what does not need it goes on, and scripts fail likewise."""
+    stream = stream_of(RICH, *SMALL)
+    stream.archive(RICH).unlink()
+    code = (
+        "import small0, small3\ntry:\n    import richone\nexcept ImportError as error:\n"
+        "    print(error.name, str(error).replace(chr(10), ' '), flush=True)\nimport sys; sys.stdin.read()"
+    )
+    with stream.running(code) as process:
+        assert process.stdout
+        said = process.stdout.readline()
+        assert said.startswith("richone ") and "No source has a sound copy of the layer" in said
+        done = subprocess.run([stream.prefix / "bin/other.sh"], capture_output=True, text=True, check=False)
+        assert done.returncode and done.stdout == "" and "No source has a sound copy" in done.stderr
 
 
 def test_wanted_layers_pass_those_that_hang(stream_of: Make) -> None:
