@@ -86,6 +86,8 @@ class Recalled(msgspec.Struct, frozen=True, kw_only=True):
     source : LayerSource
     listing : callable
         Makes a `Listing` without files, which only claims what is the distribution's.
+    paths : callable
+        Lists the layer paths of its files, at less cost than making `files` would.
     """
 
     site: str
@@ -95,6 +97,7 @@ class Recalled(msgspec.Struct, frozen=True, kw_only=True):
     files: DistFiles
     source: LayerSource
     listing: Callable[[], Listing]
+    paths: Callable[[], list[str]]
 
 
 class Memory:
@@ -154,6 +157,7 @@ class Memory:
                 kind=LayerKind.DISTRIBUTION, name=one.name, version=one.version, files=found, digest=known.digest
             ),
             listing=partial(_listing, known, layout),
+            paths=partial(_layer_paths, known),
         )
 
     def remember(
@@ -276,8 +280,13 @@ def _listing(known: _Known, layout: Layout) -> Listing:
     site = known.installed.site
     owner = Listing(name=os.path.basename(known.installed.folder), site=site, layout=layout)
     names = split_paths(known.watched)[: known.count] + split_paths(known.generated)
-    owner.claimed = {os.path.join(site, name) for name in names}
+    base = site.rstrip("/") + "/"
+    owner.claimed = {name if name.startswith("/") else base + name for name in names}
     return owner
+
+
+def _layer_paths(known: _Known) -> list[str]:
+    return [file.path for file in msgspec.msgpack.decode(known.content, type=list[_File])]
 
 
 def _source_files(known: _Known, layout: Layout) -> tuple[SourceFile, ...]:

@@ -80,7 +80,7 @@ class Walks:
         key = digest_bytes("\0".join([*names, "", *theirs]).encode("utf-8", "surrogateescape"))
         if self._next and self._next.apart == key:
             return True
-        paths = [file.entry.path for one in recalled.values() for file in one.source.files]
+        paths = [path for one in recalled.values() for path in one.paths()]
         if len(set(paths)) < len(paths) or not set(paths).isdisjoint(theirs):
             return False
         if self._next:
