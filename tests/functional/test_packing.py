@@ -6,9 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -54,18 +55,34 @@ class Packed:
         self.packing.close()
 
 
+class Slowly(threading.Semaphore):
+    """Every archive is written when the test allows it; `begun` are those whose turn has come."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.begun: list[str] = []
+
+    def write(self, source: LayerSource, out: BinaryIO, *, level: int, progress: Callable[[int], None]) -> None:
+        """What stands in for `write_archive`."""
+        self.begun.append(source.name)
+        while not self.acquire(timeout=0.02):
+            progress(0)
+        write_archive(source, out, level=level, progress=progress)
+
+
 @pytest.fixture
-def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
-    """Every archive begins when the test allows it."""
-    may = threading.Semaphore(0)
+def slowly(monkeypatch: pytest.MonkeyPatch) -> Slowly:
+    found = Slowly()
+    monkeypatch.setattr("likewise.packing.write_archive", found.write)
+    return found
 
-    def wait_and_write(source: LayerSource, out: object, **options: object) -> None:
-        while not may.acquire(timeout=0.02):
-            options["progress"](0)  # type: ignore[operator]
-        write_archive(source, out, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("likewise.packing.write_archive", wait_and_write)
-    yield may
+def until(what: Callable[[], object]) -> None:
+    """Wait for something that is about to happen."""
+    deadline = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_all_of_it_is_packed(store: LocalStore) -> None:
@@ -80,33 +97,31 @@ def test_all_of_it_is_packed(store: LocalStore) -> None:
     assert list((store.root / LEASES).iterdir()) == []
 
 
-def test_what_is_waited_for_comes_first(store: LocalStore, slowly: threading.Semaphore) -> None:
+def test_what_is_waited_for_comes_first(store: LocalStore, slowly: Slowly) -> None:
     """The client, and a node that reads the store, get the layer they wait for before those that were not begun."""
     sources = layers(size=1000)
-    with Packed(sources, store) as packing, ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, Packed(sources, store) as packing:
+        until(lambda: slowly.begun == ["l0"])
         node = pool.submit(lambda: DirectoryStore(str(store.root)).open(sources[-1].digest))
-        deadline = time.monotonic() + 20
-        while not list((store.root / WANTED).glob("*") if (store.root / WANTED).exists() else []):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        slowly.release(2)  # the one that was begun, and the next one
-        node.result(20).close()
-        assert not store.has(layer_key(sources[1].digest))
-        client = pool.submit(packing.wait, sources[-2].digest)
-        time.sleep(0.05)
+        until(lambda: (store.root / WANTED / sources[-1].digest).exists())
         slowly.release(2)
-        client.result(20)
-        assert not store.has(layer_key(sources[3].digest))
+        node.result(30).close()
+        until(lambda: len(slowly.begun) == 3)
+        client = pool.submit(packing.wait, sources[-2].digest)
+        until(lambda: client.running() and next(iter(packing._waiting)) == sources[-2].digest)
+        slowly.release(2)
+        client.result(30)
+    assert slowly.begun[:4] == ["l0", "l7", "l1", "l6"]
 
 
-def test_a_layer_that_changed_meanwhile(store: LocalStore, slowly: threading.Semaphore) -> None:
+def test_a_layer_that_changed_meanwhile(store: LocalStore, slowly: Slowly) -> None:
     """A layer that is not what it was is named; whoever waits for it hears that, and the others are packed."""
     sound, spoilt = layers(2)
     broken = LayerSource(
         kind=spoilt.kind, name=spoilt.name, version=spoilt.version, digest=spoilt.digest, files=sound.files
     )
     packed = Packed([broken, sound], store)
-    with packed as packing, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, packed as packing:
         node = pool.submit(lambda: DirectoryStore(str(store.root)).open(broken.digest))
         slowly.release(2)
         with pytest.raises(FileNotFoundError):
@@ -119,7 +134,7 @@ def test_a_layer_that_changed_meanwhile(store: LocalStore, slowly: threading.Sem
     assert [notice.subject for notice in packed.notices] == [broken.name]
 
 
-def test_closing_leaves_nothing_half_written(store: LocalStore, slowly: threading.Semaphore) -> None:
+def test_closing_leaves_nothing_half_written(store: LocalStore, slowly: Slowly) -> None:
     """Who closes stops what is being packed; no promise, no temporary file and no half archive is left."""
     sources = layers()
     packed = Packed(sources, store)
