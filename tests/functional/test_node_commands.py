@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from likewise.model.digest import Digest
@@ -67,7 +68,9 @@ def test_launch_argv() -> None:
     d = Digest("a" * 64)
     launch = Launch(script="/s/boot strap.sh", cache="/c", store="/st", manifest=d, kit="/k", kit_id=d, kit_sha256=d)
     assert launch.argv()[:4] == ["sh", "/s/boot strap.sh", "--cache", "/c"]
-    assert launch.argv()[-1] == "--"
+    assert launch.argv()[-1] == "--" and "--stream" not in launch.argv()
+    streaming = msgspec.structs.replace(launch, stream=True, first=("numpy", "pandas"))
+    assert streaming.argv() == [*launch.argv()[:-1], "--first", "numpy,pandas", "--stream", "--"]
     assert bootstrap_script().startswith(b"#!/bin/sh\n")
 
 

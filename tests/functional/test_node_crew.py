@@ -92,6 +92,24 @@ def test_killed_one(pipe: tuple[int, int]) -> None:
         assert finished(crew, pipe[0], 1) == {"live": ""}
 
 
+def test_killed_while_idle(pipe: tuple[int, int], tmp_path: Path) -> None:
+    """One that is killed while it has nothing to do is replaced, and nobody spins because of it."""
+
+    def work(name: str) -> None:
+        (tmp_path / name.strip()).write_text(str(os.getpid()))
+
+    with Crew(work) as crew:
+        crew.give(task("one"))
+        finished(crew, pipe[0], 1)
+        pid = int((tmp_path / "one").read_text())
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+        assert crew.finished(10, also=pipe[0]) == []
+        assert not os.path.exists(f"/proc/{pid}")
+        crew.give(task("two"))
+        assert finished(crew, pipe[0], 1) == {"two": ""}
+
+
 def test_ends_with_whoever_started_it(tmp_path: Path) -> None:
     """When the process that gives the work is killed, the others end at once, whatever they wait for."""
     code = (

@@ -79,7 +79,11 @@ class Crew:
         for member in self._members:
             poll.register(member.told, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(seconds * 1000)}
-        return [self._hear(member) for member in list(self._members) if member.told in ready and member.busy]
+        heard = [member for member in self._members if member.told in ready]
+        for member in heard:
+            if not member.busy:  # it can have nothing to say: it is gone
+                self._dismiss(member)
+        return [self._hear(member) for member in heard if member.busy]
 
     def _hear(self, member: _Member) -> tuple[str, str]:
         task, member.busy = member.busy, ""

@@ -212,9 +212,11 @@ class _Filler:
         _say(problem)
         self._failed[name] = time.monotonic()
         made = self._growing.place(f"tmp/failed.{name}")
-        with open(made, "w", encoding="utf-8", errors="replace") as file:
+        # on a full disk it says at least that there is a problem
+        with contextlib.suppress(OSError), open(made, "w", encoding="utf-8", errors="replace") as file:
             file.write(f"{problem}\n")
-        os.rename(made, self._growing.place(f"failed/{name}"))
+        with contextlib.suppress(OSError):
+            os.rename(made, self._growing.place(f"failed/{name}"))
 
     def _listen(self) -> None:
         """Take what is asked for from the queue."""
