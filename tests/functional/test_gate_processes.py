@@ -97,6 +97,18 @@ def test_a_script_that_is_not_there_yet(grow: Grow) -> None:  # noqa: F811
     assert finish(process) == "7 a b c"
 
 
+def test_an_entry_point(grow: Grow) -> None:  # noqa: F811
+    """Its script is there from the beginning, and waits for the module; so does whoever loads it by its group."""
+    growing = grow("delta")
+    script = subprocess.Popen([growing.prefix / "bin" / "delta-run"], stdout=subprocess.PIPE, text=True)
+    group = "[entry] = entry_points(group='console_scripts', name='delta-run')"
+    loaded = growing.start(f"from importlib.metadata import entry_points\n{group}\nentry.load()()")
+    growing.wait_until_wanted("delta")
+    assert (script.poll(), loaded.poll()) == (None, None)
+    growing.release()
+    assert [finish(script), finish(loaded)] == ["delta", "delta"]
+
+
 def test_a_script_that_can_not_be_had(grow: Grow) -> None:  # noqa: F811
     """One sentence on stderr, and the exit code that every failure of a node has."""
     growing = grow(fill=False)

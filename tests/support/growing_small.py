@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,7 +44,11 @@ def small_wheels(folder: Path) -> list[Path]:
         write_wheel(folder, {"gamma.py": b"import delta\nVALUE = 3\ndef work():\n    return VALUE\n"}, name="gamma"),
         write_wheel(
             folder,
-            {"delta/__init__.py": b"VALUE = 4\ndef main():\n    print('delta')\n", "delta/deep/__init__.py": b""},
+            {
+                "delta/__init__.py": b"VALUE = 4\ndef main():\n    print('delta')\n",
+                "delta/deep/__init__.py": b"",
+                "delta-1.0.dist-info/entry_points.txt": b"[console_scripts]\ndelta-run = delta:main\n",
+            },
             name="delta",
         ),
         write_wheel(folder, {"shared/one.py": b"VALUE = 5\n"}, name="ns-one"),
@@ -60,10 +66,10 @@ def small_wheels(folder: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A venv with `small_wheels`."""
+    """A venv with `small_wheels`. ``LIKEWISE_TEST_PYTHON`` may name another Python for it than that of the tests."""
     folder = tmp_path_factory.mktemp("small")
     wheels = small_wheels(folder / "wheels")
-    python = make_venv(folder / "venv")
+    python = make_venv(folder / "venv", python=os.environ.get("LIKEWISE_TEST_PYTHON", sys.executable))
     run(UV, "pip", "install", "-q", "--no-deps", "--no-index", "--python", python, *wheels)
     return folder / "venv"
 
