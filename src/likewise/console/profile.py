@@ -200,9 +200,9 @@ def _drawing(groups: Sequence[Group], marks: Iterable[Mark], zero: float, second
     size = f'viewBox="0 0 {_LEFT + _WIDE + _RIGHT} {height}" width="{_LEFT + _WIDE + _RIGHT}"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} data-left="{_LEFT}" data-scale="{scale:.6f}">']
     parts += _axis(seconds, scale, height)
-    for mark in marks:
+    for number, mark in enumerate(marks):
         across = _LEFT + (mark.at - zero) * scale
-        anchor, aside = ("end", -3) if across > _LEFT + _WIDE / 2 else ("start", 3)
+        anchor, aside = ("start", 3) if number % 2 else ("end", -3)  # two that are close do not lie on each other
         parts.append(f'<path class="mark" data-tip="{escape(mark.name)}" d="M{across:.1f} 18V{height - 4}"/>')
         name = escape(mark.name)
         parts.append(f'<text class="quiet" x="{across:.1f}" y="28" text-anchor="{anchor}" dx="{aside}">{name}</text>')
