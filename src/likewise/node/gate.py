@@ -36,7 +36,8 @@ RETRY = 5.0
 
 _REACTION = 2.0  # seconds that a filler has to try again what failed long ago
 _START = 1.0  # seconds that a filler has to begin to read its queue
-_PAUSE = 0.02  # seconds between two looks, at most
+_PAUSE = 0.005  # seconds between two looks, at most: dozens of waits follow one another until the first task runs
+_AGAIN = 0.1  # seconds until a wish that nobody heard is repeated
 _LINES = 4096 // 17  # digests in one write that no other writer's divides (PIPE_BUF)
 _READS = "distributed.comm.utils"
 
@@ -190,7 +191,7 @@ class Gate:
         pause = 0.001
         while missing and self.grows():
             if now >= ask_at:
-                ask_at = now + (RETRY if self._wish(missing) else 5 * _PAUSE)
+                ask_at = now + (RETRY if self._wish(missing) else _AGAIN)
             failed = self._failed(missing, since=0.0 if now - start > _REACTION else began - RETRY)
             if failed:
                 return failed
