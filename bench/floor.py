@@ -24,7 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +105,15 @@ def compare(store: LocalStore, manifest: Manifest, folder: Path, arguments: argp
     runs: dict[str, list[dict[str, float]]] = {name: [] for pair in PAIRS.items() for name in reversed(pair)}
     for number in range(arguments.runs):
         made, linked, cache = (folder / f"{number}.{name}" for name in ("floor", "links", "cache"))
-        did = {
-            "floor": measure(lambda to=made: create_all(layers, to, cores, manifest.python)),
-            "materialise": measure(lambda to=cache: materialise(to, store.root, manifest)),
-            "links floor": measure(lambda of=made, to=linked: link_all(layers, of, to, cores, manifest.python)),
-            "second prefix": measure(lambda to=cache: materialise(to, store.root, second)),
-        }
-        for name, figures in did.items():
-            runs[name].append(figures)
-        say(f"run {number + 1} of {arguments.runs}: " + ", ".join(f"{n} {f['seconds']:.2f} s" for n, f in did.items()))
+        create = partial(create_all, layers, made, cores, manifest.python)
+        link = partial(link_all, layers, made, linked, cores, manifest.python)
+        first, again = (partial(materialise, cache, store.root, each) for each in (manifest, second))
+        turns = [{"floor": create, "links floor": link}, {"materialise": first, "second prefix": again}]
+        for turn in turns if number % 2 == 0 else reversed(turns):  # neither always comes after the same
+            for name, work in turn.items():
+                runs[name].append(measure(work))
+        did = ", ".join(f"{name} {each[-1]['seconds']:.2f} s" for name, each in runs.items())
+        say(f"run {number + 1} of {arguments.runs}: {did}")
     return summary(runs, layers, cores)
 
 
@@ -137,6 +139,8 @@ def measure(work: Callable[[], object]) -> dict[str, float]:
         try:
             work()
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     _, status = os.waitpid(pid, 0)
