@@ -335,7 +335,8 @@ class Agent:
 def urgency(manifest: Manifest, first: Sequence[str] = ()) -> list[Digest]:
     """The digests of a manifest in the order in which they are best fetched, each once.
 
-    What says what is where comes first, then the layers named `first`, each with its bytecode, then the largest.
+    The layers named `first` come first, each with its bytecode, then the largest. Who starts before everything is there
+    asks for the outline at once and waits; nobody else needs it.
     """
     places = {name: place for place, name in reversed(list(enumerate(first)))}
     ranked: list[tuple[int, int, Digest]] = []
@@ -344,5 +345,4 @@ def urgency(manifest: Manifest, first: Sequence[str] = ()) -> list[Digest]:
         ranked.append((place, -ref.size, ref.digest))
         if ref.bytecode:
             ranked.append((place, -ref.size // 4, ref.bytecode))
-    outline = [manifest.outline] if manifest.outline else []
-    return list(dict.fromkeys([*outline, *(digest for _, _, digest in sorted(ranked))]))
+    return list(dict.fromkeys(digest for _, _, digest in sorted(ranked)))
