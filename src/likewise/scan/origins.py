@@ -70,6 +70,8 @@ def redact(url: str) -> str:
 
 def redact_requirement(requirement: str) -> str:
     """`requirement` (PEP 508) with its URL, if it has one, redacted; extras, revision and marker stay."""
+    if "://" not in requirement:  # nearly all
+        return requirement
     name, at, rest = requirement.partition("@")
     if not at or "://" not in rest:
         return requirement

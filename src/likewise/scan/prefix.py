@@ -223,7 +223,7 @@ def _describe(
         tags=one.tags,
         installer=one.installer,
         requested=one.requested,
-        requires=tuple(redact_requirement(text) for text in one.metadata.requires),
+        requires=tuple(map(redact_requirement, one.metadata.requires)),
         provides_extras=one.metadata.provides_extras,
         imports=editable.imports if editable else imports or one.top_level,
         metadata_path=one.folder,
