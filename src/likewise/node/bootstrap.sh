@@ -392,7 +392,7 @@ background() (
 start_agent() {
     [ -n "$_lw_hub" ] && [ -n "$_lw_cluster" ] || return 0
     background "$_lw_cache/agents/$_lw_cluster.log" likewise.transport.__main__ agent --cache "$_lw_cache" \
-        --cluster "$_lw_cluster" --hub "$_lw_hub"
+        --cluster "$_lw_cluster" --hub "$_lw_hub" --first "$_lw_first"
 }
 
 # A node that only ever starts what is there would never remove anything. The time since boot is the one clock that can
