@@ -34,7 +34,8 @@ if not forked:
 for thread in threads:
     thread.join()
 print(got, child.communicate()[0].strip(), os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]))
-print(importlib.resources.files("one").joinpath("data.txt").read_text(), "never" in sys.modules)
+print(importlib.resources.files("one").joinpath("data.txt").read_text(), "never" in sys.modules, flush=True)
+sys.stdin.read()
 """
 
 
@@ -46,6 +47,8 @@ def test_everything_at_once(tmp_path: Path) -> None:
         with stream.running(PROGRAM) as process:
             assert process.stdout and process.stdout.readline() == "up [True, True, False]\n", process.communicate()[1]
             stream.release(TWO, SHARED, ONE)
-            out, errors = process.communicate(timeout=60)
-            assert out == "[3, 3, 3, 3] 50 3\ndata False\n", errors
+            lines = [process.stdout.readline() for _ in range(2)]
+            assert lines == ["[3, 3, 3, 3] 50 3\n", "data False\n"], process.communicate()[1]
             assert not stream.is_there(NEVER)
+            stream.release(NEVER)
+            process.communicate(timeout=60)
