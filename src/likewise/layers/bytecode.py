@@ -264,7 +264,7 @@ class _Pool:
             file = str(self._work / f"modules-{len(self._children)}")
             argv = [self._python, "-S", "-s", "-B", "-W", "ignore", "-c", self._program, file]
             try:
-                child = subprocess.Popen(
+                child = subprocess.Popen(  # in a folder of ours: `-c` looks for modules there first
                     argv, cwd=self._work, env={**environ, "PYTHONHASHSEED": "0"},
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 )  # fmt: skip

@@ -3,8 +3,8 @@
 `likewise.layers.bytecode` hands this file's source to that interpreter (``python -c``), which may be any Python from
 3.10 on and has never heard of likewise. It says its cache tag and magic number in a first line, then reads one JSON
 line per batch, ``[[path, sha256, name], …]``, and answers with lines that are lists, one item for each file: a word,
-or ``[sha256, offset, size, taken]`` of a pyc that it has appended to the file named by its argument. One file for all
-of them is written, read and removed in half the time of one each.
+or ``[sha256, offset, size, taken]`` of a pyc that it has appended to the file named by its argument. All lie in one
+file because creating and removing thousands of them takes longer than writing what is in them.
 
 Bytecode that this interpreter has made before is *taken* rather than made again; which, says `find`. That is not
 trust in strangers: what it would load for a source is what the user already runs. Only the name of the file is replaced
@@ -160,7 +160,8 @@ def renamed(pyc: bytes, path: str, name: str) -> bytes | None:
 
     All code of a module shares one file name, which marshal writes once. It is surely that if it is the only thing in
     the pyc that names its root, what follows it is what follows the file name of code, and the code of the module,
-    which ends where the pyc does, names that file or refers to an earlier object.
+    which ends where the pyc does, names that file or refers to an earlier object. A pyc with damage in its middle stays
+    as it is: this interpreter can't load it either.
     """
     old, new = os.fsencode(path), os.fsencode(name)
     root = old[: -len(new)]
