@@ -167,5 +167,20 @@ class Packing:
         self._done()
 
 
+class Last:
+    """Calls `work` once, when each of `users` has released it."""
+
+    def __init__(self, users: int, work: Callable[[], None]) -> None:
+        self._left, self._work, self._lock = users, work, threading.Lock()
+
+    def release(self) -> None:
+        """To be called once by each user, in whatever thread."""
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        self._work()
+
+
 class _Stopped(Exception):
     """Nobody needs it any more."""

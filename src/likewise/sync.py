@@ -33,7 +33,7 @@ from likewise.model.snapshot import CodePosition, Problem, Severity, Snapshot
 from likewise.model.target import Target
 from likewise.model.verify import Difference, DifferenceKind
 from likewise.node.command import Launch, bootstrap_script
-from likewise.packing import Packing
+from likewise.packing import Last, Packing
 from likewise.plan.planner import PlanOptions, make_plan
 from likewise.plan.requirements import layer_requirements
 from likewise.scan import Scanned, scan_prefix
@@ -315,13 +315,15 @@ def publish(
         if order is not None and behind:
             rest = _missing(_urgent_first([*resolved.layers, *fresh], order.first), store)
             _pack(new, settings, store, stages, following=len(rest))
+            kept = Last(2, temporary.pop_all().close)  # the kit is made of the same files, and may take longer
+            temporary.callback(kept.release)
             packing = Packing(
                 rest,
                 store,
                 level=settings.pack_level,
                 jobs=settings.jobs,
                 notify=stages.reporter.report,
-                done=temporary.pop_all().close,
+                done=kept.release,
             )
             undo.callback(packing.close)
         elif _pack([*resolved.layers, *fresh, *new], settings, store, stages):

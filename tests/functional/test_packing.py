@@ -19,7 +19,7 @@ from likewise.layers.pack import write_archive
 from likewise.model.keys import LEASES, WANTED, layer_key, promise_key
 from likewise.model.layer import LayerSource
 from likewise.node.sources import DirectoryStore
-from likewise.packing import Packing
+from likewise.packing import Last, Packing
 from likewise.store.local import LocalStore
 from support.nodes import layer
 
@@ -168,3 +168,13 @@ def test_nobody_waits_for_a_client_that_was_killed(store: LocalStore) -> None:
         client.wait()
         assert client.stdout
         client.stdout.close()
+
+
+def test_what_two_need_goes_when_both_are_done() -> None:
+    """Packing may end before the kit is made of the same files, and the other way round."""
+    gone: list[str] = []
+    kept = Last(2, lambda: gone.append("files"))
+    kept.release()
+    assert gone == []
+    kept.release()
+    assert gone == ["files"]
