@@ -311,10 +311,12 @@ def publish(
         undo.enter_context(store.lease([layer_key(digest) for digest in bytecode.values()]))
         outline, new = _outline(resolved, store, stages, undo) if settings.streaming else (None, [])
         order = _order(resolved, store, python) if outline else None
+        layers = [*resolved.layers, *fresh]
+        rest = _missing(_urgent_first(layers, order.first), store) if order is not None and behind else []
+        if _pack(new if rest else [*layers, *new], settings, store, stages, following=len(rest)) and not rest:
+            store.prune()  # it has grown: what nobody used for a day makes room
         packing: Packing | None = None
-        if order is not None and behind:
-            rest = _missing(_urgent_first([*resolved.layers, *fresh], order.first), store)
-            _pack(new, settings, store, stages, following=len(rest))
+        if rest:
             kept = Last(2, temporary.pop_all().close)  # the kit is made of the same files, and may take longer
             temporary.callback(kept.release)
             packing = Packing(
@@ -326,15 +328,13 @@ def publish(
                 done=kept.release,
             )
             undo.callback(packing.close)
-        elif _pack([*resolved.layers, *fresh, *new], settings, store, stages):
-            store.prune()  # it has grown: what nobody used for a day makes room
         with stages.stage("kit") as stage:
             manifest = _manifest(resolved, bytecode, outline)
             kit = _kit_manifest(manifest)
             script = bootstrap_script()
             keys = [manifest_key(manifest.id), manifest_key(kit.id), kit_key(kit.id), script_key(digest_bytes(script))]
             undo.enter_context(store.lease(keys))
-            kit_sha256, made = _kit(kit, [*resolved.layers, *fresh], store)
+            kit_sha256, made = _kit(kit, layers, store)
             store.put_bytes(manifest_key(manifest.id), manifest.encode())
             store.put_bytes(keys[-1], script)
             stage.did(kits=int(made))

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from likewise.errors import NodeError
 from likewise.model.layer import FileEntry
 from likewise.model.manifest import prefix_path
-from likewise.node.disk import READ, Tree, disk_error, link_or_copy
+from likewise.node.disk import READ, Tree, link_or_copy
 from likewise.node.generated import Generated, Place, layer_files, stub
 from likewise.node.growing import Growing, key
 from likewise.node.layers import LayerShelf
-from likewise.node.materialise import Part, contradiction, same_content
+from likewise.node.materialise import Part, contradiction, failures_named, same_content
 
 
 def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place, *, replace: bool = False) -> None:
@@ -49,7 +49,7 @@ def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place, *, replace: b
 
 def _lay(part: Part, shelf: LayerShelf, place: Place, replace: bool) -> None:
     entries = shelf.get(part.digest, part.ref.name)
-    try:
+    with failures_named(part, shelf, place):
         own: list[Generated] = []
         if not part.is_bytecode:
             own, _ = layer_files(part.ref, entries, shelf.reader(part.digest), place)  # the base has the other scripts
@@ -66,16 +66,6 @@ def _lay(part: Part, shelf: LayerShelf, place: Place, replace: bool) -> None:
                     infill.link(entry, path)
             for file in own:
                 infill.write(file)
-    except FileNotFoundError as error:
-        shelf.forget(part.digest)
-        raise NodeError(
-            f"The layer in the node's cache is incomplete ({error}).",
-            where=part.ref.name,
-            todo="It will be fetched anew.",
-            details={"incomplete": part.digest},
-        ) from error
-    except OSError as error:
-        raise disk_error(error, f"{part.ref.name}, in {place.prefix}") from error
 
 
 class _Infill:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -189,24 +189,36 @@ def lay_parts(
 def lay_part(part: Part, shelf: LayerShelf, building: str, place: Place) -> bytes:
     """Get one layer and link it into the prefix; the scripts that its entry points ask for, encoded."""
     entries = shelf.get(part.digest, part.ref.name)
-    try:
+    with failures_named(part, shelf, place):
         reader = shelf.reader(part.digest)
         own, scripts = ([], []) if part.is_bytecode else layer_files(part.ref, entries, reader, place)
         _link(entries, shelf.folder(part.digest), building, place, {file.path for file in own}, part.ref.name)
         with Tree(building) as tree:
             for file in own:
                 write(tree, file)
+    return msgspec.msgpack.encode(scripts)
+
+
+@contextlib.contextmanager
+def failures_named(part: Part, shelf: LayerShelf, place: Place) -> Iterator[None]:
+    """What goes wrong while a layer is laid out, as an error that names it; what is incomplete will be fetched anew.
+
+    Raises
+    ------
+    NodeError
+    """
+    try:
+        yield
     except FileNotFoundError as error:
         shelf.forget(part.digest)
         raise NodeError(
             f"The layer in the node's cache is incomplete ({error}).",
             where=part.ref.name,
-            todo="Start the cluster again: the layer will be fetched anew.",
+            todo="It will be fetched anew at the next try: start the cluster again.",
             details={"incomplete": part.digest},
         ) from error
     except OSError as error:
         raise disk_error(error, f"{part.ref.name}, in {place.prefix}") from error
-    return msgspec.msgpack.encode(scripts)
 
 
 def _link(entries: Sequence[FileEntry], folder: str, building: str, place: Place, instead: set[str], name: str) -> None:
