@@ -29,6 +29,8 @@ class Way:
         What is made once: methods ``make_…`` of `Place`.
     rehearse : bool
         Whether it has one run that does not count, which fills caches.
+    rehearsal_lasts : bool
+        Whether those caches are still there for the next run of the bench, whatever has become of likewise.
     bytecode_is_new : bool
         Whether the client's prefix has no bytecode when it starts.
     """
@@ -42,11 +44,25 @@ class Way:
     before: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     rehearse: bool = True
+    rehearsal_lasts: bool = False
     bytecode_is_new: bool = False
 
 
 LIMIT = "preinstalled"
 SAME = "same processes"
+MOST_OF = (
+    ("likewise, empty node", LIMIT, 1.5),
+    ("likewise, empty node", "uv, empty cache", 1 / 3),
+    ("likewise, first launch ever", LIMIT, 2.0),
+    ("likewise, warm", SAME, 1.15),
+    ("likewise, warm", LIMIT, 1.3),
+    ("likewise, one changed package", "likewise, warm", 1.2),
+)
+"""What likewise is held to in W160: a way, another, and how many times as long the first may take."""
+MOST_TORCH = 10.0
+"""By how many per cent torch in the prefix may change the time of a task that does not import it."""
+MOST_MEMORY = {"client": 300, "filler": 150, "agent": 150, "hub": 150}
+"""Megabytes that a process may need at most in whatever run."""
 _CACHE = {"LIKEWISE_CACHE": "likewise"}
 
 WAYS = {
@@ -76,16 +92,16 @@ WAYS = {
         folders=_CACHE,
         forget=("likewise/node",),
     ),
-    "likewise, empty node, not streaming": Way(
-        "likewise",
-        "the same, and nothing starts before all of the prefix is there",
-        folders=_CACHE,
-        environ={"DASK_LIKEWISE__STREAMING": "false"},
-        forget=("likewise/node",),
-    ),
     "likewise, warm": Way("likewise", "store and node filled; scan, scheduler, worker, TLS", folders=_CACHE),
     "likewise, one changed package": Way(
         "likewise", "as warm, after one file of one pure package has changed", folders=_CACHE, before=("change_one",)
+    ),
+    "likewise, empty node, not streaming": Way(
+        "likewise",
+        "store filled, empty node; nothing starts before all of the prefix is there",
+        folders=_CACHE,
+        environ={"DASK_LIKEWISE__STREAMING": "false"},
+        forget=("likewise/node",),
     ),
     "uv, empty cache": Way(
         "uv_install",
@@ -101,15 +117,17 @@ WAYS = {
         folders={"UV_CACHE_DIR": "uv-warm"},
         forget=("node",),
         needs=("wheels",),
+        rehearsal_lasts=True,
     ),
     "PipInstall": Way(
         "pip_install",
-        "LocalCluster that has Dask alone, pip with a warm cache, restart",
+        "LocalCluster that has Dask alone, pip with wheels from loopback, restart",
         python="dask",
         folders={"PIP_CACHE_DIR": "pip-cache"},
         forget=("dask",),
         before=("make_dask",),
         needs=("wheels",),
+        rehearsal_lasts=True,
     ),
     "Ray runtime_env": Way(
         "ray_uv",
@@ -117,11 +135,13 @@ WAYS = {
         python="ray",
         folders={"UV_CACHE_DIR": "uv-ray", "PIP_CACHE_DIR": "pip-cache"},
         needs=("wheels", "ray"),
+        rehearsal_lasts=True,
     ),
     "venv-pack": Way(
         "venv_pack",
         "unpacking an archive made before, worker; not the packing",
         forget=("node",),
         needs=("archive",),
+        rehearsal_lasts=True,
     ),
 }

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -53,22 +53,25 @@ def main() -> int:
         print(catalogue())
         return 0
     adopt_orphans()
-    load = os.getloadavg()
+    load, began = os.getloadavg(), time.monotonic()
     with ExitStack() as stack:
         benches = [Bench(environment, arguments, stack) for environment in arguments.env]
-        for bench in benches:
-            bench.prepare()
-        for number in range(arguments.runs):
+        try:
             for bench in benches:
-                bench.turn(f"run {number + 1} of {arguments.runs}")
-        value = summary([(b.place, b.runs, b.skipped) for b in benches], facts(arguments, load))
+                bench.prepare()
+            for number in range(arguments.runs):
+                for bench in benches:
+                    bench.turn(number)
+        except KeyboardInterrupt:
+            say("interrupted; what follows are the figures so far")
+        value = summary([(b.place, b.runs, b.skipped) for b in benches], facts(arguments, load, began))
+        print(as_table(value), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(value, indent=1) + "\n")
+        if arguments.svg:
+            arguments.svg.write_text(bar_chart(value), encoding="utf-8")
         for bench in benches:
             bench.clean()
-    print(as_table(value))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(value, indent=1) + "\n")
-    if arguments.svg:
-        arguments.svg.write_text(bar_chart(value), encoding="utf-8")
     return 0
 
 
@@ -76,6 +79,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="runs of each way; the median counts (default 5)")
+    parser.add_argument(
+        "--runs-of", nargs="+", type=runs_of, metavar="NAME=N", default=[],
+        help="fewer runs of one way, or of one environment; 0 leaves it out",
+    )  # fmt: skip
     parser.add_argument("--env", nargs="+", choices=list(ENVIRONMENTS), metavar="ENV", help="some of the environments")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), metavar="WAY", help="some of the ways")
     parser.add_argument("--unrehearsed", action="store_true", help="no uncounted runs first, which fill the caches")
@@ -87,6 +94,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the bar chart there")
     arguments = parser.parse_args(argv)
+    arguments.runs_of = dict(arguments.runs_of)
     if arguments.requirements:
         if not arguments.task:
             parser.error("--requirements needs --task")
@@ -97,6 +105,19 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
+def runs_of(word: str) -> tuple[str, int]:
+    """``NAME=N`` of the command line."""
+    name, _, number = word.rpartition("=")
+    if name not in {**WAYS, **ENVIRONMENTS} or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word!r} is not the name of a way or an environment, =, and a number")
+    return name, int(number)
+
+
+def is_due(number: int, count: int, rounds: int) -> bool:
+    """Whether a way that has `count` runs has one in round `number` of `rounds`: they are spread evenly."""
+    return number * count % rounds < count
+
+
 def catalogue() -> str:
     """All environments and ways, with what is said of them."""
     lines = ["environments:"]
@@ -104,13 +125,14 @@ def catalogue() -> str:
     return "\n".join([*lines, "ways:", *(f"  {name:42}  {way.includes}" for name, way in WAYS.items())])
 
 
-def facts(arguments: argparse.Namespace, load: Sequence[float]) -> dict[str, Any]:
+def facts(arguments: argparse.Namespace, load: Sequence[float], began: float) -> dict[str, Any]:
     """What has to be known of a run of the bench."""
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
     return {
         "command": arguments.command,
         "runs": arguments.runs,
         "machine": machine,
+        "minutes": round((time.monotonic() - began) / 60, 1),
         "load before": [round(number, 2) for number in load],
     }
 
@@ -131,19 +153,29 @@ class Bench:
         self.environment = environment
         self.place = Place(environment, arguments.folder.absolute(), arguments.requirements, arguments.wheels)
         self.aside = self.place.folder / "aside"
-        self.ways = list(arguments.ways or environment.ways or WAYS)
+        self.rounds: int = arguments.runs
+        self.counts = self._counts(arguments.ways or environment.ways or list(WAYS), arguments.runs_of)
+        self.ways = list(self.counts)
         self.runs: dict[str, list[Run]] = {}
         self.skipped: dict[str, str] = {}
         self._unrehearsed = bool(arguments.unrehearsed)
         self._stack = stack
         self._index = ""
 
+    def _counts(self, ways: Sequence[str], fewer: Mapping[str, int]) -> dict[str, int]:
+        """How many runs each way has."""
+        most = min(self.rounds, fewer.get(self.environment.name, self.rounds))
+        counts = {name: min(most, fewer.get(name, most)) for name in ways}
+        return {name: count for name, count in counts.items() if count}
+
     def prepare(self) -> None:
         """Make what the ways presume; those that can't be had are left out, all of them without a client."""
         try:
+            self.clean()
             self._require_space()
             say(f"{self.environment.name}: preparing the client's prefix")
             self.place.make_client()
+            self.place.make_program()
         except Unavailable as error:
             self._skip_all(str(error))
             return
@@ -151,20 +183,26 @@ class Bench:
             for need in WAYS[name].needs:
                 self._attempt(name, lambda need=need: self._provide(need))  # type: ignore[misc]
         for name in list(self.ways):
-            if WAYS[name].rehearse and not self._unrehearsed:
+            if WAYS[name].rehearse and not self._unrehearsed and not self.place.was_rehearsed(name):
                 say(f"{self.environment.name}: {name}: once, uncounted")
-                self._attempt(name, lambda name=name: self.measure(WAYS[name]))  # type: ignore[misc]
+                self._attempt(name, lambda name=name: self._rehearse(name))  # type: ignore[misc]
 
-    def turn(self, what: str) -> None:
-        """One run of every way."""
+    def turn(self, number: int) -> None:
+        """One run of every way that is due."""
         for name in list(self.ways):
-            self._make_room()
-            self._attempt(name, lambda name=name: self._count(name, what))  # type: ignore[misc]
+            if is_due(number, self.counts[name], self.rounds):
+                self._make_room()
+                self._attempt(name, lambda name=name: self._count(name, number))  # type: ignore[misc]
 
-    def _count(self, name: str, what: str) -> None:
+    def _rehearse(self, name: str) -> None:
+        self.measure(WAYS[name])
+        if WAYS[name].rehearsal_lasts:
+            self.place.note_rehearsed(name)
+
+    def _count(self, name: str, number: int) -> None:
         run = self.measure(WAYS[name])
         self.runs.setdefault(name, []).append(run)
-        say(f"{self.environment.name}: {what}: {name}: {run.seconds:.2f} s")
+        say(f"{self.environment.name}: run {number + 1} of {self.rounds}: {name}: {run.seconds:.2f} s")
 
     def _attempt(self, name: str, action: Any) -> None:
         """Do something for a way; when it fails the way is left out from now on, with the reason."""
@@ -202,7 +240,9 @@ class Bench:
             getattr(self.place, step)()
         if way.bytecode_is_new:
             self._put_bytecode_aside()
-        argv = [self.place.folder / way.python / "bin/python", REPOSITORY / "bench" / "ways.py", way.function]
+        before = self._layers(way)
+        os.sync()  # what an earlier run has written is not written during this one
+        argv = [self.place.folder / way.python / "bin/python", self.place.program, way.function]
         started = time.monotonic()
         child = subprocess.Popen(
             list(map(str, argv)),
@@ -216,10 +256,18 @@ class Bench:
         family = Family(child.pid)
         with family.watched():
             out, said = self._communicate(child)
-        left = end_descendants()
+            left = end_descendants()
         if child.returncode:
             raise Unavailable(f"exited {child.returncode}: {last_words(said or out)}")
-        return Run(started=started, peaks=family.peaks, left=left, **json.loads(out.splitlines()[-1]))
+        told = json.loads(out.splitlines()[-1])
+        family.note("client", told.pop("peak"))
+        made = self._layers(way) - before if way.function == "likewise" else None
+        return Run(started=started, peaks=family.peaks, left=left, layers=made, **told)
+
+    def _layers(self, way: Way) -> int:
+        """How many layers the client's store has."""
+        store = self.place.folder / way.folders.get("LIKEWISE_CACHE", "none") / "store"
+        return len({path.stem for pattern in ("layers/*/*", "loose/*.listing") for path in store.glob(pattern)})
 
     def _communicate(self, child: subprocess.Popen[str]) -> tuple[str, str]:
         try:
@@ -236,7 +284,6 @@ class Bench:
         told = {
             "started": started,
             "folder": str(self.place.folder),
-            "modules": self.environment.task,
             "uv": find_uv(),
             "index": self._index,
             "requirements": str(self.place.requirements),

@@ -1,12 +1,20 @@
 """How near materialising comes to what the file system can do, in the same run, on the same file system.
 
-Two comparisons that take turns, so that a machine whose speed drifts treats them alike:
+Two floors, each by one process per core; nothing is read, decompressed or checked:
 
-- *floor*: every file of a prefix's layers is created in an empty folder, where it will lie and with its size, its
-  content from memory, by one process per core; nothing is read, decompressed, checked or linked. *materialise*: a whole
-  process `likewise.node materialise`, from a filled store into an empty node cache, to the finished prefix.
-- *links floor*: the same paths as hard links to the files of the floor before. *second prefix*: another prefix with the
-  same layers on the same node.
+- *create*: every file of a prefix's layers is created in an empty folder, where it will lie and with its size, its
+  content from memory.
+- *link*: the same paths as hard links to those files.
+
+What is compared with them takes turns with them, so that a machine whose speed drifts treats all alike. Each is a whole
+process `likewise.node materialise`, from a filled store into an empty node cache, to the finished prefix:
+
+- *from archives*: the store has compressed archives, as for nodes that are not on the client's machine.
+- *second prefix*: after that, another prefix with the same layers on the same node.
+- *from loose layers*: the store has the layers unpacked, as for nodes on the client's machine.
+
+And *into the store* is what a client's first launch does behind it: each layer's files are read, hashed and written
+into the store, unpacked.
 
 Folders of earlier runs stay until the end: ext4 makes new files slowly for a while after many were removed. What is
 written is synchronised before each run and not within it. The page cache is warm.
@@ -19,6 +27,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -26,31 +35,43 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from likewise.forms import Loose
+from likewise.layers.loose import loose_source
 from likewise.model.digest import Digest
 from likewise.model.keys import layer_key, manifest_key
-from likewise.model.layer import FileEntry
+from likewise.model.layer import FileEntry, LayerKind
 from likewise.model.manifest import Manifest, scheme_dirs
 from likewise.node.helpers import run_forked
-from likewise.node.unpack import Unpacker, read_listing
+from likewise.node.unpack import Unpacker, read_listing, unpack
 from likewise.store.local import LocalStore
 from likewise.sync import prepare as fill_store
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / ".bench"
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-PAIRS = {"materialise": "floor", "second prefix": "links floor"}
+COMPARED = {
+    "create": (),
+    "link": (),
+    "from archives": ("create",),
+    "second prefix": ("link",),
+    "from loose layers": ("create", "link"),
+    "into the store": ("create",),
+}
+"""What is measured, and with which floors it is compared."""
 Layers = list[tuple[FileEntry, ...]]
 
 
 def main() -> int:
     """Fill the store, run, print the table."""
     arguments = parse_arguments()
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="floor.") as name:
         folder = Path(name)
         os.environ["LIKEWISE_CACHE"] = str(arguments.cache or folder / "cache")
@@ -61,9 +82,10 @@ def main() -> int:
             value = compare(with_store.store, with_store.manifest, folder, arguments)
         finally:
             with_store.close()
-    print(as_table(value))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(value, indent=2) + "\n")
+        value = {"command": arguments.command, "load": round(load, 2), **value}
+        print(as_table(value), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(value, indent=1) + "\n")
     return 0
 
 
@@ -81,6 +103,7 @@ def parse_arguments() -> argparse.Namespace:
         path = getattr(arguments, name)
         setattr(arguments, name, path and path.absolute())
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    arguments.command = shlex.join(["python", "bench/floor.py", *sys.argv[1:]])
     return arguments
 
 
@@ -102,14 +125,26 @@ def compare(store: LocalStore, manifest: Manifest, folder: Path, arguments: argp
     cores = len(os.sched_getaffinity(0))
     second = msgspec.structs.replace(manifest, needs={**manifest.needs, "SECOND": "1"})
     store.put_bytes(manifest_key(second.id), second.encode())
-    runs: dict[str, list[dict[str, float]]] = {name: [] for pair in PAIRS.items() for name in reversed(pair)}
+    loose = loosened(store, manifest, folder / "loose")
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in COMPARED}
     for number in range(arguments.runs):
-        made, linked, cache = (folder / f"{number}.{name}" for name in ("floor", "links", "cache"))
-        create = partial(create_all, layers, made, cores, manifest.python)
-        link = partial(link_all, layers, made, linked, cores, manifest.python)
-        first, again = (partial(materialise, cache, store.root, each) for each in (manifest, second))
-        turns = [{"floor": create, "links floor": link}, {"materialise": first, "second prefix": again}]
-        for turn in turns if number % 2 == 0 else reversed(turns):  # neither always comes after the same
+        made, linked, cache, other, copy = (
+            folder / f"{number}.{n}" for n in ("made", "linked", "cache", "other", "copy")
+        )
+        turns: list[dict[str, Callable[[], object]]] = [
+            {
+                "create": partial(create_all, layers, made, cores, manifest.python),
+                "link": partial(link_all, layers, made, linked, cores, manifest.python),
+            },
+            {
+                "from archives": partial(materialise, cache, store.root, manifest),
+                "second prefix": partial(materialise, cache, store.root, second),
+            },
+            {"from loose layers": partial(materialise, other, loose.root, manifest)},
+            {"into the store": partial(fill_loose, loose, manifest, copy, cores)},
+        ]
+        start = number % len(turns)  # none always comes after the same
+        for turn in [*turns[start:], *turns[:start]]:
             for name, work in turn.items():
                 runs[name].append(measure(work))
         did = ", ".join(f"{name} {each[-1]['seconds']:.2f} s" for name, each in runs.items())
@@ -117,10 +152,14 @@ def compare(store: LocalStore, manifest: Manifest, folder: Path, arguments: argp
     return summary(runs, layers, cores)
 
 
+def digests_of(manifest: Manifest) -> list[Digest]:
+    """All layers of the manifest, bytecode too, each once."""
+    return list(dict.fromkeys(digest for ref in manifest.layers for digest in (ref.digest, ref.bytecode) if digest))
+
+
 def read_layers(store: LocalStore, manifest: Manifest) -> Layers:
-    """What each layer of the manifest holds, bytecode too, as its archive says; the largest first."""
-    digests = [digest for ref in manifest.layers for digest in (ref.digest, ref.bytecode) if digest]
-    layers = [read_layer(store, digest) for digest in dict.fromkeys(digests)]
+    """What each layer of the manifest holds, as its archive says; the largest first."""
+    layers = [read_layer(store, digest) for digest in digests_of(manifest)]
     return sorted(layers, key=lambda entries: -sum(entry.size + 50_000 for entry in entries))
 
 
@@ -128,6 +167,32 @@ def read_layer(store: LocalStore, digest: Digest) -> tuple[FileEntry, ...]:
     """What one layer holds."""
     with store.open(layer_key(digest)) as archive:
         return read_listing(Unpacker(archive, digest, digest).listing(), name=digest)
+
+
+def loosened(store: LocalStore, manifest: Manifest, folder: Path) -> LocalStore:
+    """A store that has the layers of a manifest unpacked, and no archive."""
+    say("unpacking the layers")
+    loose = LocalStore(folder)
+    for digest in digests_of(manifest):
+        with store.open(layer_key(digest)) as archive, loose.loose.create_layer(digest) as draft:
+            draft.tree.mkdir(0o755)
+            listing, _ = unpack(archive, digest, str(draft.tree), name=digest)
+            draft.listing.write_bytes(listing)
+    loose.put_bytes(manifest_key(manifest.id), manifest.encode())
+    return loose
+
+
+def fill_loose(source: LocalStore, manifest: Manifest, folder: Path, threads: int) -> None:
+    """Copy all layers of one store into a new one, as a client copies those of its prefix."""
+    layers = []
+    for digest in digests_of(manifest):
+        tree = source.loose.layer(digest)
+        assert tree is not None
+        layers.append(loose_source(LayerKind.DISTRIBUTION, digest, "", digest, tree))
+    form = Loose(LocalStore(folder))
+    layers.sort(key=lambda layer: -layer.size)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda layer: form.put(layer, lambda size: None), layers))
 
 
 def measure(work: Callable[[], object]) -> dict[str, float]:
@@ -235,11 +300,10 @@ def summary(runs: dict[str, list[dict[str, float]]], layers: Layers, cores: int)
         "files": sum(not entry.link for entries in layers for entry in entries),
         "links": sum(bool(entry.link) for entries in layers for entry in entries),
         "bytes": sum(entry.size for entries in layers for entry in entries),
-        "load": round(os.getloadavg()[0], 2),
         "ways": {
             name: {
                 "median": round(medians[name], 3),
-                "ratio": round(medians[name] / medians[PAIRS[name]], 2) if name in PAIRS else None,
+                "ratios": {floor: round(medians[name] / medians[floor], 2) for floor in COMPARED[name]},
                 **{kind: [round(run[kind], 3) for run in each] for kind in each[0]},
             }
             for name, each in runs.items()
@@ -251,15 +315,15 @@ def as_table(value: dict[str, Any]) -> str:
     """The figures for people."""
     lines = [
         f"{value['layers']} layers, {value['files']:,} files, {value['links']:,} links, "
-        f"{value['bytes'] / 1e6:,.0f} MB, {value['machine']['cores']} cores, load {value['load']} at the end",
-        f"{'':14}  {'median':>7}  {'min':>6}  {'max':>6}  {'ratio':>5}  {'user':>6}  {'system':>6}",
+        f"{value['bytes'] / 1e6:,.0f} MB, {value['machine']['cores']} cores, load {value['load']} before",
+        f"{'':17}  {'median':>7}  {'min':>6}  {'max':>6}  {'user':>6}  {'system':>6}  to its floors",
     ]
     for name, way in value["ways"].items():
-        ratio = f"{way['ratio']:5.2f}" if way["ratio"] else "    –"
+        ratios = ", ".join(f"{ratio:.2f} × {floor}" for floor, ratio in way["ratios"].items())
         user, system = (statistics.median(way[kind]) for kind in ("user", "system"))
         low, high = min(way["seconds"]), max(way["seconds"])
         lines.append(
-            f"{name:14}  {way['median']:6.2f}s  {low:6.2f}  {high:6.2f}  {ratio}  {user:5.2f}s  {system:5.2f}s"
+            f"{name:17}  {way['median']:6.2f}s  {low:6.2f}  {high:6.2f}  {user:5.2f}s  {system:5.2f}s  {ratios}"
         )
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from likewise.scan.files import layout_for, record_digest
+from likewise.scanner.files import layout_for, record_digest
 
 
 def main(prefix: str, runs: int = 7) -> None:

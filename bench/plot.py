@@ -82,6 +82,8 @@ text { fill: #24292f } .quiet { fill: #57606a } .grid { stroke: #d0d7de } .range
 }
 </style>"""
 _LABELS, _BARS, _ROW, _TITLE = 280, 400, 22, 40
+_BROKEN = 8
+"""Bars more than so many times as long as the shortest are broken off, so that the others can be told apart."""
 
 
 def bar_chart(value: Mapping[str, Any]) -> str:
@@ -104,13 +106,15 @@ def bar_chart(value: Mapping[str, Any]) -> str:
     machine = value["machine"]
     runs = f"medians of {value['runs']} runs" if value["runs"] > 1 else "one run"
     said = f"seconds from the start of the process to the first result; {runs}, {machine['cores']} cores"
-    size = f'viewBox="0 0 {_LABELS + _BARS + 120} {top + 24}"'
+    size = f'viewBox="0 0 {_LABELS + _BARS + 140} {top + 24}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
     return "\n".join([head, _STYLE, *parts, f'<text class="quiet" x="10" y="{top + 12}">{said}</text>', "</svg>\n"])
 
 
 def _bars(title: str, ways: Mapping[str, Any], top: int) -> list[str]:
-    most = max(max(way["seconds"]) for way in ways.values())
+    ends = [max(way["seconds"]) for way in ways.values()]
+    longest = _BROKEN * min(ends)
+    most = max(end for end in ends if end <= longest)
     step = 10.0 ** math.floor(math.log10(most))
     step = next(s for s in (step / 5, step / 2, step, 2 * step) if most / s <= 8)
     scale = _BARS / most
@@ -130,14 +134,18 @@ def _bar(name: str, way: Mapping[str, Any], top: int, scale: float) -> list[str]
     kind = "likewise" if name.startswith("likewise") else "other"
     if name.startswith(("preinstalled", "same processes")):
         kind = "limit"
-    width, middle = way["median"] * scale, top + 7.5
     low, high = (_LABELS + edge(way["seconds"]) * scale for edge in (min, max))
+    broken = high > _LABELS + _BARS + 1
+    width, middle = _BARS if broken else way["median"] * scale, top + 7.5
     stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in way["stages"].items())
     ratio = f" ({way['ratio']:.2f} ×)" if way.get("ratio") else ""
     bar = f'<rect class="{kind}" x="{_LABELS}" y="{top}" width="{width:.1f}" height="15" rx="2">'
+    range_of_runs = f"M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 3}v6M{high:.1f} {middle - 3}v6"
+    gap = "".join(f"M{_LABELS + _BARS - 24 + across} {top + 18}l6 -21" for across in (0, 5))
+    end = _LABELS + _BARS if broken else high
     return [
         f'<text x="{_LABELS - 8}" y="{top + 12}" text-anchor="end">{escape(name)}</text>',
         f"{bar}<title>{escape(stages)}</title></rect>",
-        f'<path class="range" d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 3}v6M{high:.1f} {middle - 3}v6"/>',
-        f'<text x="{high + 6:.1f}" y="{top + 12}">{way["median"]:.2f}{ratio}</text>',
+        f'<path class="range" d="{gap if broken else range_of_runs}"/>',
+        f'<text x="{end + 6:.1f}" y="{top + 12}">{way["median"]:.2f}{ratio}</text>',
     ]

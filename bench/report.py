@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from catalogue import LIMIT, SAME, WAYS
+from catalogue import LIMIT, MOST_MEMORY, MOST_OF, MOST_TORCH, SAME, WAYS
 from environments import Place
 
 
@@ -23,6 +23,7 @@ class Run:
     stages: dict[str, float] = field(default_factory=dict)
     launch: dict[str, float] = field(default_factory=dict)
     complete: float | None = None
+    layers: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -41,12 +42,15 @@ def summary(measured: Sequence[Measured], facts: Mapping[str, Any]) -> dict[str,
         medians = {name: statistics.median(run.seconds for run in found) for name, found in runs.items()}
         ways = {name: _way(name, found, medians) for name, found in runs.items()}
         if "venv-pack" in ways:
-            ways["venv-pack"]["packing"] = place.archive_notes()
-        about = {"about": place.environment.about, "task": list(place.environment.task)}
+            ways["venv-pack"]["packing"] = {k: v for k, v in place.archive_notes().items() if k != "of"}
+        about: dict[str, Any] = {"about": place.environment.about, "task": list(place.environment.task)}
         if place.requirements.exists():
-            about["distributions"] = len(place.requirements.read_text().split())
+            names = place.requirements.read_text().split()
+            about["distributions"] = len(names)
+            about["about"] += "".join(f"; {name}" for name in names if name.startswith("torch=="))
         environments[place.environment.name] = {**about, "ways": ways, "left out": dict(skipped)}
-    return {**facts, "environments": environments, "torch": _torch(environments)}
+    value = {**facts, "environments": environments, "torch": _torch(environments)}
+    return {**value, "goals": [*_goals(value)]}
 
 
 def _way(name: str, runs: Sequence[Run], medians: Mapping[str, float]) -> dict[str, Any]:
@@ -61,6 +65,7 @@ def _way(name: str, runs: Sequence[Run], medians: Mapping[str, float]) -> dict[s
         "stages": middle.stages,
         **({"launch": middle.launch} if middle.launch else {}),
         **({"complete": round(statistics.median(complete), 3)} if complete else {}),
+        **({"new layers": max(run.layers or 0 for run in runs)} if middle.layers is not None else {}),
         "peak MB": {role: round(max(run.peaks.get(role, 0) for run in runs) / 1e6) for role in sorted(peaks)},
         "includes": WAYS[name].includes,
         **({"left running": sorted({line for run in runs for line in run.left})} if any(r.left for r in runs) else {}),
@@ -81,6 +86,30 @@ def _torch(environments: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def _goals(value: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What likewise is held to, as far as it was measured."""
+    ways = value["environments"].get("w160", {}).get("ways", {})
+    for way, to, most in MOST_OF:
+        if way in ways and to in ways:
+            yield _goal(f"w160, {way}: times {to}", most, ways[way]["median"] / ways[to]["median"])
+    for way, percent in value["torch"].items():
+        if WAYS[way].function == "likewise":
+            yield _goal(f"with torch, {way}: change in per cent", MOST_TORCH, percent)
+    ours = [
+        figures["peak MB"]
+        for environment in value["environments"].values()
+        for way, figures in environment["ways"].items()
+        if WAYS[way].function == "likewise"
+    ]
+    for role, most in MOST_MEMORY.items():
+        if peaks := [peak[role] for peak in ours if role in peak]:
+            yield _goal(f"memory of the {role} at most, MB", most, max(peaks))
+
+
+def _goal(what: str, most: float, found: float) -> dict[str, Any]:
+    return {"what": what, "at most": round(most, 2), "is": round(found, 2), "met": found <= most}
+
+
 def as_table(value: Mapping[str, Any]) -> str:
     """The figures for people."""
     machine = value["machine"]
@@ -93,11 +122,16 @@ def as_table(value: Mapping[str, Any]) -> str:
         lines += ["", *_environment(name, environment)]
     for name, percent in value["torch"].items():
         lines.append(f"with torch in the prefix: {name}: {percent:+.1f} %")
+    lines.append("")
+    for goal in value["goals"]:
+        verdict = "yes" if goal["met"] else "NO"
+        lines.append(f"goal: {goal['what']}: {goal['is']:g}, at most {goal['at most']:g}: {verdict}")
     return "\n".join(lines)
 
 
 def _environment(name: str, environment: Mapping[str, Any]) -> list[str]:
-    head = f"{'way':42}  {'median':>7}  {'min':>6}  {'max':>6}  {'ratio':>6}  {'same':>6}  {'all':>6}  stages; peak MB"
+    columns = (("runs", 4), ("median", 7), ("min", 6), ("max", 6), ("ratio", 6), ("same", 6), ("all", 6))
+    head = "  ".join([f"{'way':42}", *(f"{column:>{width}}" for column, width in columns), "stages; peak MB"])
     lines = [f"{name}: {environment['about']}; the task imports {', '.join(environment['task'])}", head]
     for way, figures in environment["ways"].items():
         low, high = min(figures["seconds"]), max(figures["seconds"])
@@ -105,11 +139,12 @@ def _environment(name: str, environment: Mapping[str, Any]) -> list[str]:
         complete = _number(figures.get("complete"))
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in figures["stages"].items())
         peaks = ", ".join(f"{role} {size}" for role, size in figures["peak MB"].items())
-        line = f"{way:42}  {figures['median']:6.2f}s  {low:6.2f}  {high:6.2f}  {ratios}  {complete}  {stages}; {peaks}"
-        lines.append(line)
+        times = f"{len(figures['seconds']):4}  {figures['median']:6.2f}s  {low:6.2f}  {high:6.2f}"
+        lines.append(f"{way:42}  {times}  {ratios}  {complete}  {stages}; {peaks}")
         if "launch" in figures:
             launch = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in figures["launch"].items())
-            lines.append(f"{'':42}  of that the launch: {launch}")
+            new = f"; new layers: {figures['new layers']}" if "new layers" in figures else ""
+            lines.append(f"{'':42}  of that the launch: {launch}{new}")
         if figures.get("packing"):
             lines.append(f"{'':42}  packing, not in the figure: {figures['packing']}")
         if figures.get("left running"):

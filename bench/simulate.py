@@ -28,7 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from likewise.transport.tracker import CLIENT, Tracker, Transfer
+from likewise.transport.ledger import CLIENT
+from likewise.transport.tracker import Tracker, Transfer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LAYERS = Path(__file__).with_name("w160_layers.json")

@@ -1,8 +1,9 @@
-"""One way from nothing to the first task, as a whole process: ``python ways.py WAY``.
+"""The ways from nothing to the first task, each a whole process: ``python first_task.py WAY``.
 
-Started by `first_task.py`, which makes what each way may presume, notes the time before, and says in BENCH (JSON) what
-the way has to know. Prints one JSON line: the moment of the first result on the system-wide monotonic clock, and what
-the way has to tell.
+That program is a user's (`environments.PROGRAM`): it has the task, says by plain imports what the task needs, lies in a
+folder with a copy of this module, and calls `main`. The bench makes what each way may presume, notes the time before,
+and says in BENCH (JSON) what the way has to know. One JSON line is printed: the moment of the first result on the
+system-wide monotonic clock, and what the way has to tell.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import glob
 import json
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,24 +27,17 @@ PATIENCE = 120
 """Seconds that a worker whose prefix is there has to join."""
 
 
-def task(modules: list[str]) -> dict[str, str]:
-    """The first task, the same for everybody; runs on a worker."""
-    import importlib
-    import sys
-
-    for name in modules:
-        importlib.import_module(name)
-    tops = {name.partition(".")[0] for name in modules}
-    return {name: str(getattr(sys.modules[name], "__version__", "")) for name in tops} | {"prefix": sys.prefix}
+Task = Callable[[], dict[str, str]]
+"""The first task; it is sent to a worker, and answers with the versions that it found there."""
 
 
 class Told:
-    """What `first_task.py` says, and what the way tells: its stages, one after the other, and its result."""
+    """What the bench says, and what the way tells: its stages, one after the other, and its result."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
         told = json.loads(os.environ["BENCH"])
+        self.task = task
         self.folder = Path(told["folder"])
-        self.modules: list[str] = told["modules"]
         self.uv: str = told["uv"]
         self.index: list[str] = ["--default-index", told["index"]]
         self.requirements: str = told["requirements"]
@@ -58,7 +54,7 @@ class Told:
 
     def first_result(self, client: Any) -> None:
         """Run the task; the moment its result is there is the end of the measurement."""
-        self.got(client.submit(task, self.modules).result(timeout=TIMEOUT))
+        self.got(client.submit(self.task).result(timeout=TIMEOUT))
 
     def got(self, result: dict[str, str]) -> None:
         """The first result is there."""
@@ -154,10 +150,14 @@ def ray_uv(told: Told) -> None:
     import ray
 
     told.stage("imports")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env={"uv": {"packages": told.packages}})
-    told.stage("start")
-    told.got(ray.get(ray.remote(task).remote(told.modules), timeout=TIMEOUT))
-    ray.shutdown()
+    wanted = {"packages": told.packages, "uv_pip_install_options": []}  # Ray's own choice is not to use uv's cache
+    with tempfile.TemporaryDirectory(prefix="ray.", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env={"uv": wanted}, _temp_dir=folder
+        )  # fmt: skip
+        told.stage("start")
+        told.got(ray.get(ray.remote(told.task).remote(), timeout=TIMEOUT))
+        ray.shutdown()
 
 
 def likewise(told: Told) -> None:
@@ -177,7 +177,7 @@ def likewise(told: Told) -> None:
 def wait_until_complete() -> None:
     """Wait until no prefix of the node grows any more: what comes after the first task is not left to the next way."""
     deadline = time.monotonic() + TIMEOUT
-    while glob.glob(f"{os.environ['LIKEWISE_CACHE']}/node/**/prefixes/*/growing", recursive=True):
+    while glob.glob(f"{os.environ['LIKEWISE_CACHE']}/node/*/prefixes/*/growing"):
         if time.monotonic() > deadline:
             raise TimeoutError("The prefix is not complete yet.")
         time.sleep(0.02)
@@ -204,10 +204,13 @@ WAYS: dict[str, Callable[[Told], None]] = {
     for way in (preinstalled, same_processes, same_processes_bare, uv_install, venv_pack, pip_install, ray_uv, likewise)
 }
 
-if __name__ == "__main__":
-    told = Told()
+
+def main(task: Task) -> None:
+    """Go the way that the command line names, and tell of it."""
+    told = Told(task)
     try:
         WAYS[sys.argv[1]](told)
     except subprocess.CalledProcessError as error:
         sys.exit(f"{Path(error.cmd[0]).name} exited {error.returncode}")  # it has said why
+    told.answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(told.answer), flush=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `support`
 
+from support.conda_channel import conda_channel, conda_prefix  # noqa: F401 - likewise
 from support.testbed import fake_hosts  # noqa: F401 - likewise
 from support.w160 import w160_python  # noqa: F401 - a fixture of the whole suite
 
@@ -22,6 +25,45 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("LIKEWISE_CACHE", str(home))
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     return home
+
+
+_setups: list[pytest.FixtureRequest] = []  # the fixtures that are being set up, the innermost last
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Generator[None, object, object]:
+    """See `tmp_path_factory`."""
+    _setups.append(request)
+    try:
+        return (yield)
+    finally:
+        _setups.pop()
+
+
+@pytest.fixture(scope="session")
+def tmp_path_factory(tmp_path_factory: pytest.TempPathFactory) -> pytest.TempPathFactory:
+    """pytest's own, but the folders that a fixture makes go with it, not with the whole run: they are large.
+
+    Those that lived while a test failed stay, as those of `tmp_path` do.
+    """
+    make = tmp_path_factory.mktemp
+
+    def mktemp(basename: str, numbered: bool = True) -> Path:
+        folder = make(basename, numbered)
+        if _setups and _setups[-1].fixturename != "tmp_path":  # which has a rule of its own, in pyproject.toml
+            session = _setups[-1].session
+            _setups[-1].addfinalizer(partial(_remove, folder, session, session.testsfailed))
+        return folder
+
+    tmp_path_factory.mktemp = mktemp  # type: ignore[method-assign]
+    return tmp_path_factory
+
+
+def _remove(folder: Path, session: pytest.Session, failures: int) -> None:
+    mounts = Path("/proc/self/mounts")
+    held = mounts.exists() and f" {folder}" in mounts.read_text()  # never through a mount
+    if session.testsfailed == failures and not held:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,13 +30,15 @@ from likewise.model.bundle import DESCRIPTION, SCRIPT, BootstrapFile, Bundle, Wr
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.keys import kit_key, layer_key, manifest_key
 from likewise.model.manifest import Manifest
+from likewise.model.plan import Plan
+from likewise.model.target import Target
 from likewise.node.command import Launch, bootstrap_script
 from likewise.node.http_store import plain_url
 from likewise.settings import resolve_settings
+from likewise.store.export import check_folder as check_folder
 from likewise.store.export import write_folder
-from likewise.sync import PlanOptions, Prepared, prepare
+from likewise.sync import Prepared, plan_options, prepare, target_named
 
-_FAIL_ON = "critical-only"
 _MODULES = {
     "dask": "dask",
     "dask-scheduler": "distributed.cli.dask_scheduler",
@@ -157,11 +159,12 @@ class BootstrapFiles:
 
 def bootstrap_files(
     *,
-    ignore: Iterable[str] = (),
-    only: Iterable[str] = (),
-    strict: bool = False,
-    fail_on: str = _FAIL_ON,
+    ignore: Iterable[str] | None = None,
+    only: Iterable[str] | None = None,
+    strict: bool | None = None,
+    fail_on: str | None = None,
     python: str | os.PathLike[str] | None = None,
+    target: str | Target | Plan | None = None,
     reporter: Reporter | None = None,
 ) -> BootstrapFiles:
     """Scan, plan, build and pack the environment as a cluster does, and give the files that nodes need.
@@ -169,9 +172,11 @@ def bootstrap_files(
     Parameters
     ----------
     ignore, only, strict, fail_on
-        As ``package_sync_ignore`` and so on of `likewise.Cluster`; see `likewise.plan.planner.PlanOptions`.
+        As ``package_sync_ignore`` and so on of `likewise.Cluster`; see `likewise.sync.plan_options`.
     python : path, optional
         The interpreter of another environment. Default: the running one, with its ``sys.path`` as it is now.
+    target : str, Target or Plan, optional
+        As ``package_sync_target`` of `likewise.SSHCluster`: what the nodes are, where they are not like this machine.
     reporter : Reporter, optional
         Listens to the progress.
 
@@ -186,8 +191,15 @@ def bootstrap_files(
     LikewiseError
         Anything that goes wrong while the environment is prepared.
     """
-    options = PlanOptions(strict=strict, ignore=_names(ignore, "ignore"), only=_names(only, "only"), fail_on=fail_on)
-    prepared = prepare(options, reporter=reporter, python=os.fspath(python) if python is not None else None)
+    options = plan_options(strict=strict, ignore=ignore, only=only, fail_on=fail_on)
+    if isinstance(target, str):
+        if python is not None:
+            raise UsageError(
+                "The name of a target means the running Python's version.", where="target", todo="Give a Target."
+            )
+        target = target_named(target)
+    executable = os.fspath(python) if python is not None else None
+    prepared = prepare(options, reporter=reporter, python=executable, goal=target)
     try:
         return _files(prepared)
     except BaseException:
@@ -205,10 +217,10 @@ def command_prefix(
     ask: bool = False,
     cluster: str = "",
     hub: str = "",
-    ignore: Iterable[str] = (),
-    only: Iterable[str] = (),
-    strict: bool = False,
-    fail_on: str = _FAIL_ON,
+    ignore: Iterable[str] | None = None,
+    only: Iterable[str] | None = None,
+    strict: bool | None = None,
+    fail_on: str | None = None,
     python: str | os.PathLike[str] | None = None,
     reporter: Reporter | None = None,
 ) -> CommandPrefix:
@@ -255,7 +267,7 @@ def command_prefix(
             ignore=ignore, only=only, strict=strict, fail_on=fail_on, python=python, reporter=reporter
         ) as made:
             bundle = made.bundle
-    elif tuple(ignore) or tuple(only) or strict or fail_on != _FAIL_ON or python is not None:
+    elif any(given is not None for given in (ignore, only, strict, fail_on, python)):
         raise UsageError(
             "The files are chosen already, so there is nothing left to choose.",
             where="command_prefix",
@@ -374,12 +386,6 @@ def _stored(prepared: Prepared, key: str) -> BootstrapFile:
 
 def _in_memory(name: str, data: bytes) -> BootstrapFile:
     return BootstrapFile(name=name, size=len(data), sha256=digest_bytes(data), data=data)
-
-
-def _names(names: Iterable[str], where: str) -> tuple[str, ...]:
-    if isinstance(names, str):  # it would be taken for a list of letters
-        raise UsageError(f"A single name, {names!r}, is no list of names.", where=where, todo=f"Write [{names!r}].")
-    return tuple(names)
 
 
 def _place(place: str, where: str, *, url: bool = False) -> str:

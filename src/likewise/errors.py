@@ -114,6 +114,12 @@ class UnsupportedError(LikewiseError):
     code, exit_code = "unsupported", 18
 
 
+class FetchError(LikewiseError):
+    """An index does not answer as one, or a file could not be had from it, or is not the one that was pinned."""
+
+    code, exit_code = "fetch", 19
+
+
 class UsageError(LikewiseError):
     """An argument or a setting is wrong."""
 

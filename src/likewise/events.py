@@ -35,6 +35,18 @@ class StageFinished(Event, frozen=True, kw_only=True):
     summary: str = ""
 
 
+class LayerArrived(Event, frozen=True, kw_only=True):
+    """A layer is in the cluster. Of bytecode, `layer` is the name of what it belongs to, and `kind` says so.
+
+    `source` is who gave it: ``client``, ``index`` or ``store``; `size` is in bytes, as it came.
+    """
+
+    layer: str
+    kind: str
+    source: str
+    size: int
+
+
 class Notice(Event, frozen=True, kw_only=True):
     """A sentence the user should see: a warning, or what was left out and why."""
 

@@ -26,6 +26,7 @@ from support.wheels import write_wheel
 pytestmark = [pytest.mark.root, pytest.mark.registry]
 
 BULK = 40_000_000  # bytes of one layer that takes its time
+LARGE = 6e6  # bytes of it that are there when something happens; small layers would be over by then
 RATE = 80.0  # Mbit/s: four seconds for it
 DISK = 700  # MB, of the host whose disk will be full
 CACHE = "/data"
@@ -71,9 +72,9 @@ def until(what: Callable[[], Any], meanwhile: Future[Any]) -> Any:
 
 
 def part(host: Host) -> Path | None:
-    """The file of a layer that is on its way to the host right now, with at least some of its bytes."""
+    """The file of a layer that is on its way to the host right now: a large one, which will be so for a while."""
     found = (host.root / CACHE[1:] / "archives").glob("*.part")
-    return next((path for path in found if _size(path) > 1.5e6), None)
+    return next((path for path in found if _size(path) > LARGE), None)
 
 
 def _size(path: Path) -> int:
@@ -97,8 +98,8 @@ class Story:
         self.client: SSHClient | None = None
 
     def begin(self) -> Future[Any]:
-        """Start a cluster on all hosts, in the background."""
-        self.client = SSHClient(self.python, cache=self.cache)
+        """Start a cluster on all hosts, in the background; it waits for all layers, so that it tells what fails."""
+        self.client = SSHClient(self.python, cache=self.cache, DASK_LIKEWISE__STREAMING="false")
         code = START.format(hosts=self.bed.names, config=str(self.bed.ssh_config))
         return self.pool.submit(self.client.do, code)
 

@@ -135,9 +135,8 @@ def failing(cluster, client):
     publish = stages.publish
     def losing(*args, **kwargs):
         made = publish(*args, **kwargs)
-        from likewise.model.keys import layer_key
         (ref,) = (ref for ref in made.manifest.layers if ref.name == "plain")
-        made.store.remove(layer_key(ref.digest))
+        made.store.loose.remove_layer(ref.digest)
         return made
     stages.publish = losing
     before, old = pids(client), cluster.environment.id

@@ -22,7 +22,7 @@ from likewise import Cluster, LikewiseError
 
 MARKER, NODES = sys.argv[1:]
 OPTIONS = dict(threads_per_worker=1, nodes=2, node_cache=NODES, dashboard_address=None, env={"M": MARKER})
-seen = {}
+seen, before = {}, {}
 
 def where():
     modules = [m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)]
@@ -33,9 +33,11 @@ def verified(cluster):
     return msgspec.to_builtins(cluster.verify())
 
 def edit(file, data):
-    # What a program does that changes a file where it lies.
+    # What a program does that changes a file where it lies; undone later.
     os.chmod(file, 0o644)
     with open(file, "r+b") as f:
+        before[file] = f.read(len(data))
+        f.seek(0)
         f.write(data)
 
 def join_stranger(cluster):
@@ -78,6 +80,9 @@ def main():
     except LikewiseError as error:
         seen["closed"] = type(error).__name__
     Path(loose.__file__).write_text("def double(x):\\n    return 2 * x\\n")
+    for file, data in list(before.items()):
+        edit(file, data)
+        os.chmod(file, 0o444)
 
 async def again():
     ticks = []
@@ -170,12 +175,15 @@ def test_a_sound_cluster_is_verified(seen: dict[str, Any]) -> None:
 
 
 def test_tampering_is_found(seen: dict[str, Any]) -> None:
-    """A changed file, a changed `.pyc` and an added file are named, with their node; the other node is fine."""
+    """A changed file, a changed `.pyc` and an added file are named, with their node.
+
+    Nodes on one machine share the files of the store: the change shows on both, what was added on one.
+    """
     found = differences(seen, "node-0", "node-1")
     tag = f"cpython-{sys.version_info[0]}{sys.version_info[1]}"
     assert found == {
-        ("changed", "node-1", "functoolz.py"),
-        ("changed", "node-1", f"cloudpickle.{tag}.pyc"),
+        *(("changed", node, "functoolz.py") for node in ("node-0", "node-1")),
+        *(("changed", node, f"cloudpickle.{tag}.pyc") for node in ("node-0", "node-1")),
         ("extra", "node-1", "new.py"),
     }
 

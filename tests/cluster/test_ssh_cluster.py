@@ -272,3 +272,78 @@ def test_nothing_outlives_a_killed_client(second: SimpleNamespace) -> None:
     """After kill -9 of the client every process on every host ends by itself, agents included."""
     assert all(second.before.values())
     assert second.left == {"h1": [], "h2": [], "h3": []}
+
+
+HOLD = """
+import threading
+import shapes
+from likewise.prepared import Prepared
+
+let_go, give = threading.Event(), Prepared.open_layer
+
+def late(self, digest):
+    if any(ref.digest == digest and ref.name == "shapes" for ref in self.manifest.layers):
+        let_go.wait()
+    return give(self, digest)
+
+Prepared.open_layer = late
+"""
+
+KEEP = """
+addresses = {name: address for address, name in client.run(__import__("socket").gethostname).items()}
+kept = client.submit(lambda: 43, workers=[addresses["h2"]], pure=False)
+assert kept.result() == 43
+
+def reading():
+    return sum(thread.name == "likewise-reads" for thread in threading.enumerate())
+
+def beats(number, workers):
+    def last_seen(dask_scheduler):
+        return {address: dask_scheduler.workers[address].last_seen for address in workers}
+    seen = set()
+    while any(len({dict(one)[address] for one in seen}) < number for address in workers):
+        seen.add(tuple(client.run_on_scheduler(last_seen).items()))
+        time.sleep(0.05)
+    return True
+"""
+
+SCHEDULER_WAITS = """
+future = client.submit(shapes.area, 6, 7, workers=[addresses["h2"]])
+while not client.run_on_scheduler(reading):
+    time.sleep(0.02)
+answer = {"heartbeats": beats(3, list(addresses.values())), "status": future.status}
+"""
+
+WORKER_WAITS = """
+let_go.set()
+long = 0
+while long < 5:  # other messages are read in a moment
+    long = long + 1 if client.run(reading, workers=[addresses["h2"]])[addresses["h2"]] else 0
+    time.sleep(0.02)
+given = client.submit(lambda x: x + 1, kept, workers=[addresses["h3"]]).result(timeout=60)
+answer = {"heartbeats": beats(3, [addresses["h2"]]), "given": given, "status": future.status}
+"""
+
+
+def test_who_waits_for_an_import_goes_on_serving(
+    second: SimpleNamespace, hosts: Testbed, python: Path, cache: Path
+) -> None:
+    """A scheduler reads a graph, then a worker the task, before its module has come, by Dask's comms and no other way:
+    heartbeats go on, a peer is given data, and when the layer has come the task is done.
+    """
+    tree = python.parents[2] / "shapes" / "shapes" / "__init__.py"
+    tree.write_text(f"{tree.read_text()}SIDES = 4\n")  # no host has it yet
+    client = SSHClient(python, cache=cache)
+    try:
+        client.do(HOLD)
+        start(client, hosts, hosts.names)
+        client.do(KEEP)
+        assert client.do(SCHEDULER_WAITS) == {"heartbeats": True, "status": "pending"}
+        agents = " ".join(str(each.pid) for each in hosts[1].processes() if "likewise.transport" in each.command)
+        hosts[1].run(f"kill -STOP {agents}")
+        assert client.do(WORKER_WAITS) == {"heartbeats": True, "given": 44, "status": "pending"}
+        hosts[1].run(f"kill -CONT {agents}")
+        assert client.do("answer = future.result(timeout=60), cluster.verify().ok") == [42, True]
+        client.do("client.close(); cluster.close()")
+    finally:
+        client.end()

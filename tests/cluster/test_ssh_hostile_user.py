@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -136,6 +137,16 @@ def set_traps(bed: Testbed, names: list[str]) -> dict[str, Watched]:
     return {host.name: Watched(host, place(host), *kept) for host in bed}
 
 
+def left_on(host: Host, seconds: float = 10) -> list[tuple[int, str]]:
+    """Whose processes are left; the victim's sshd has some time to notice that its connection is closed."""
+    victim, deadline = int(host.run(f"id -u {VICTIM}")), time.monotonic() + seconds
+    while True:
+        left = [(process.uid, process.argv[0]) for process in host.processes()]
+        if victim not in dict(left) or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def seen(bed: Testbed, client: SSHClient) -> SimpleNamespace:
     """What became of a cluster of the victim's, and of one that finds no place; then the traps are sprung."""
@@ -149,7 +160,7 @@ def seen(bed: Testbed, client: SSHClient) -> SimpleNamespace:
         lay(host, f"LIKEWISE_CLUSTER={seen.cluster} setsid sleep 600 >/dev/null 2>&1 &")
     client.do("client.close(); cluster.close()")
     seen.changed = {what for traps in watched.values() for what in traps.differences().values()} - {"read"}
-    seen.left = {host.name: [(process.uid, process.argv[0]) for process in host.processes()] for host in bed}
+    seen.left = {host.name: left_on(host) for host in bed}
 
     bed[0].run(f"rm -r {HOME_CACHE}; chown -R root {HOME_CACHE.rpartition('/')[0]}")
     with pytest.raises(ClientError) as refused:

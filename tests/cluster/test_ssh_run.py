@@ -59,13 +59,17 @@ def run_program(
 
 
 def test_script_runs_on_hosts(tmp_path: Path, fake_hosts: FakeHosts, python: Path, cache: Path) -> None:
-    """Each named host has a worker that knows the script's neighbours; the exit code is the script's own."""
+    """Each named host has a worker that knows the script's neighbours; the exit code is the script's own; -v says where
+    layers came from."""
     bed = fake_hosts(2)
     (tmp_path / "beside.py").write_text("ONE = 1\n")
     (tmp_path / "program.py").write_text(PROGRAM)
     hosts = [word for name in bed.names[:2] for word in ("--host", name)]
-    done = run_program(python, cache, tmp_path, *hosts, "-F", str(bed.ssh_config), arguments=("7",))
+    options = (*hosts, "-F", str(bed.ssh_config), "--source", "client", "-v")
+    done = run_program(python, cache, tmp_path, *options, arguments=("7",))
     assert done.returncode == 7, done.stderr
+    told = {line.split()[0]: line.split()[-1] for line in done.stderr.splitlines() if line.strip()}
+    assert told["tornado"] in ("kit", "cache") and told["asyncssh"] in ("client", "cache")
     assert json.loads(done.stdout) == {"computed": 3, "workers": [[2, name] for name in sorted(bed.names[:2])]}
 
 

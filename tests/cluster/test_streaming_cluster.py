@@ -1,6 +1,6 @@
 """A cluster whose processes start before their environment has arrived. One client does it all.
 
-One layer arrives when the test says so: in place of its archive there is a pipe.
+One layer arrives when the test says so: it is promised until then.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from support.wheels import write_wheel
 pytestmark = pytest.mark.registry
 
 SCRIPT = """
-import json, os, shutil, sys, time
+import json, os, sys, time
 from pathlib import Path
 import dask
 import msgspec
 from likewise import Cluster
 from likewise.events import StageFinished
-from likewise.model.keys import layer_key
+from likewise.model.keys import loose_listing_key, promise_key
 from likewise.sync import open_store, prepare
 
 MARKER, NODES = sys.argv[1:]
@@ -30,18 +30,16 @@ OPTIONS = dict(threads_per_worker=1, node_cache=NODES, dashboard_address=None, e
 seen = {}
 
 class Hold:
-    # As soon as everything is packed, nobody gets the archive at `path` but through a pipe.
-    def __init__(self, path):
-        self.path, self.kept = path, Path(NODES) / "kept"
+    # As soon as everything is in the store, this layer is promised and not there.
+    def __init__(self, store, digest):
+        self.listing, self.lease = store.path(loose_listing_key(digest)), store.lease([promise_key(digest)])
+        self.kept = self.listing.with_name("kept")
     def report(self, event):
         if isinstance(event, StageFinished) and event.stage == "kit":
-            shutil.copyfile(self.path, self.kept)
-            self.path.unlink()
-            os.mkfifo(self.path)
+            self.listing.rename(self.kept)
     def release(self):
-        with open(self.path, "wb") as pipe:  # waits for whoever reads it
-            os.replace(self.kept, self.path)
-            pipe.write(self.path.read_bytes())
+        self.kept.rename(self.listing)
+        self.lease.release()
 
 def with_numpy():
     import numpy
@@ -63,10 +61,10 @@ def look(prefix, digest):
 def streaming():
     Path(NODES).mkdir()
     with dask.config.set({"likewise.streaming": True}):
-        prepared = prepare()
+        prepared = prepare(loose=True)
         seen["guessed"] = prepared.first
         bulk = next(ref.digest for ref in prepared.manifest.layers if ref.name == "bulk")
-        hold = Hold(prepared.store.path(layer_key(bulk)))
+        hold = Hold(prepared.store, bulk)
         with Cluster(1, reporter=hold, **OPTIONS) as cluster:
             prefix = Path(NODES, "node-0", "prefixes", cluster.environment.id[:16])
             client = cluster.get_client()
@@ -83,12 +81,12 @@ def streaming():
             seen["prefix"] = str(prefix)
             client.close()
         prepared.close()
-        later = prepare()
+        later = prepare(loose=True)
         seen["remembered"] = later.first
         later.close()
 
 def plain():
-    with Cluster(1, **OPTIONS) as cluster:
+    with dask.config.set({"likewise.streaming": False}), Cluster(1, **OPTIONS) as cluster:
         prefix = Path(NODES, "node-0", "prefixes", cluster.environment.id[:16])
         seen["off"] = look(prefix, "x")
         seen["off outline"] = cluster._prepared.manifest.outline

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from likewise.node.generated import MISSED_PTH
-from support.prefixes import UV, run
+from support.prefixes import UV, clean_environ, run
 from support.users import make_user_venv, run_script
 from support.w160 import REQUIREMENTS
 
@@ -138,3 +139,115 @@ def _entry_points(prefix: Path) -> set[str]:
 
 def _after_first_line(path: Path) -> bytes:
     return path.read_bytes().partition(b"\n")[2]
+
+
+STRESS = """
+import importlib, json, os, random, subprocess, sys, threading, time, warnings
+from pathlib import Path
+from likewise.model.keys import loose_listing_key, promise_key
+from likewise.sync import prepare
+
+def import_all(names, threads):
+    warnings.simplefilter("ignore")
+    out, sys.stdout = sys.stdout, sys.stderr
+    failed = {}
+    def work():
+        while names:
+            try:
+                name = names.pop()
+            except IndexError:
+                return
+            try:
+                importlib.import_module(name)
+            except BaseException as error:
+                failed[name] = [type(error).__name__, str(error)]
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for each in workers:
+        each.start()
+    for each in workers:
+        each.join()
+    json.dump(failed, out)
+    out.flush()
+    os._exit(0)
+
+def start(argv, names, threads):
+    # The filler keeps no pipe open: what is read to its end are files.
+    environ = {**os.environ, "MPLBACKEND": "agg", "LIKEWISE_GATE_TIMEOUT": "120"}
+    return subprocess.Popen([*argv, __file__, json.dumps(names), str(threads)], env=environ,
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+def arrive(prepared, nodes, lost, choose):
+    # A client that promises every layer, and puts them into the store slowly and in no order; some it can't make.
+    random.seed(len(lost))
+    manifest, store = prepared.manifest, prepared.store
+    late = [ref for ref in manifest.layers if ref.kind.value == "distribution" and ref.name not in manifest.kit]
+    digests = [digest for ref in late for digest in (ref.digest, ref.bytecode) if digest]
+    places = {digest: store.root / loose_listing_key(digest) for digest in digests}
+    promise = store.lease([promise_key(digest) for digest in digests])
+    for path in places.values():
+        path.rename(path.with_suffix(".late"))
+    argv = prepared.launch(nodes).argv()
+    subprocess.run([*argv, "-c", ""], check=True, stdout=subprocess.DEVNULL)
+    text = (nodes / "prefixes" / manifest.id[:16] / "growing" / "map").read_text()
+    needs = dict(line.split("\\t") for line in text.splitlines())
+    names = choose(sorted(name for name in needs if name.isidentifier()))
+    running = [start(argv, names[number::3], threads) for number, threads in enumerate((1, 1, 4))]
+    keep = {ref.digest for ref in late if ref.name in lost}
+    for digest in random.sample(digests, len(digests)):
+        if digest not in keep:
+            time.sleep(0.01)
+            places[digest].with_suffix(".late").rename(places[digest])
+    promise.release()
+    outputs = [process.communicate(timeout=300)[0] for process in running]
+    for digest in keep:
+        places[digest].with_suffix(".late").rename(places[digest])
+    mine = {digest[:16] for digest in keep}
+    return {"failed": {name: why for out in outputs for name, why in json.loads(out).items()}, "tried": names,
+            "needing": [name for name in names if mine & set(needs[name].split())]}
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        import_all(json.loads(sys.argv[1]), int(sys.argv[2]))
+    nodes, lost = Path(sys.argv[1]), sys.argv[3:]
+    prepared = prepare(loose=True)
+    seen = arrive(prepared, nodes / "all", [], lambda names: random.sample(names, len(names)))
+    some = arrive(prepared, nodes / "some", lost, lambda names: random.sample(names, 60))
+    prepared.close()
+    print(json.dumps({"all": seen, "some": some}))
+"""
+LOST = ("scipy", "botocore", "lxml", "sqlalchemy", "pyarrow")
+
+
+@pytest.fixture(scope="module")
+def stress(launches: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What imports came to in prefixes whose layers arrived slowly, in no order, and not all of them."""
+    python = launches["python"]
+    script = python.parents[2] / "work" / "stress.py"
+    script.write_text(STRESS)
+    nodes = str(python.parents[2] / "nodes")
+    seen = run_script(python, script, nodes, "--", *LOST, cache=python.parents[2] / "cache", timeout=500)
+    failed = {name for run in seen.values() for name in run["failed"]}
+    return {**seen, "originally": {name for name in failed - set(seen["some"]["needing"]) if _fails(python, name)}}
+
+
+def _fails(python: Path, name: str) -> bool:
+    """Whether the import fails in the original, too."""
+    environ = clean_environ(PYTHONDONTWRITEBYTECODE="1", MPLBACKEND="agg")
+    argv = [python, "-W", "ignore", "-c", f"import {name}"]
+    return subprocess.run(argv, env=environ, capture_output=True, timeout=120, check=False).returncode != 0
+
+
+def test_all_modules_in_any_order(stress: dict[str, Any]) -> None:
+    """Several processes import every top-level module while layers arrive slowly and out of order: no import fails that
+    succeeds in the original, none waits for ever.
+    """
+    assert len(stress["all"]["tried"]) > 150
+    assert stress["all"]["failed"].keys() <= stress["originally"], stress["all"]["failed"]
+
+
+def test_layers_that_fail(stress: dict[str, Any]) -> None:
+    """Imports that need a layer that can't be had are errors that name it; all others are as in the original."""
+    failed, needing = stress["some"]["failed"], set(stress["some"]["needing"])
+    named = {name for name, (_, text) in failed.items() if any(each in text for each in LOST)}
+    assert needing and needing & failed.keys() <= named
+    assert {name for name in failed if name not in named} <= stress["originally"], failed

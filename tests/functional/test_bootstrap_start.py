@@ -198,6 +198,7 @@ def test_killed_bootstrap(tmp_path: Path) -> None:
     done = start(launch, "-c", WHERE)
     assert done.returncode == 0, done.stderr
     shutil.rmtree(tmp_path / "cache/prefixes" / launch.manifest[:16])  # so that the next start makes something
+    (tmp_path / "cache/tmp/layer.0123456789abcdef.1.listing").touch()  # of somebody killed a moment later than any here
     assert start(launch, "-c", WHERE).returncode == 0
     assert os.listdir(tmp_path / "cache/tmp") == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,6 +97,17 @@ def test_an_error_is_one_document_with_its_own_exit_code(
     plain = likewise(*arguments, cwd=tmp_path)
     assert (plain.returncode, plain.stdout) == (code, "")
     assert "error: " in plain.stderr and "Traceback" not in plain.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("bundle", "file/folder"), ("run", "--profile", "nowhere/page.html", "file")], ids=["bundle", "run"]
+)
+def test_what_can_not_be_written_is_told_before_anything_is_done(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    """A place where nothing can be written at the end is wrong usage at the beginning: no stage has begun."""
+    (tmp_path / "file").write_text("")
+    done = likewise(*arguments, cwd=tmp_path, LIKEWISE_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 2 and "folder" in done.stderr and "scan" not in done.stderr
+    assert not (tmp_path / "cache").exists()
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:
@@ -226,11 +238,10 @@ def test_ctrl_c_is_told_and_has_its_exit_code(tmp_path: Path) -> None:
     slow = tmp_path / "python"
     slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
     slow.chmod(0o755)
-    process = subprocess.Popen(
-        [*LIKEWISE, "scan", "--python", slow, "--json"], cwd=tmp_path, env=clean_environ(), stdout=subprocess.PIPE
-    )
+    argv = [*LIKEWISE, "scan", "--python", slow, "--json"]
+    process = subprocess.Popen(argv, cwd=tmp_path, env=clean_environ(), stdout=subprocess.PIPE, start_new_session=True)
     pid = wait_for_text(tmp_path / "pid")
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 130
     assert json.loads(out)["error"] == "interrupted"

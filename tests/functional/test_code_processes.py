@@ -19,8 +19,8 @@ SOURCE = Path(__file__).parents[2] / "src"
 TELL = """
 import json
 from likewise.events import Silent
-from likewise.scan.code import scan_code
-from likewise.scan.probe import probe_here
+from likewise.scanner.code import scan_code
+from likewise.scanner.probe import probe_here
 from support.code import Remembered
 
 def tell():

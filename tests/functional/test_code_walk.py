@@ -15,8 +15,8 @@ from likewise.errors import ScanError
 from likewise.events import Silent
 from likewise.model.editable import Editable
 from likewise.model.snapshot import Severity
-from likewise.scan.code import Limits, scan_code
-from likewise.scan.probe import MainModule
+from likewise.scanner.code import Limits, scan_code
+from likewise.scanner.probe import MainModule
 from support.code import Remembered, make_probe, scan_folder, shipped, write
 from support.prefixes import make_venv, run
 

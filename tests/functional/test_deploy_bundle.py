@@ -15,6 +15,7 @@ import pytest
 from support.deploy import EXAMPLES, Deployers, deployers  # noqa: F401
 from support.deploy_cloud import few_tools
 from support.masking import masked
+from support.processes import wait_until_gone
 
 pytestmark = [pytest.mark.registry, pytest.mark.root]
 
@@ -42,12 +43,13 @@ def bundle(deployers: Deployers, folder: Path, *options: str | Path) -> dict[str
 
 
 def on_node(deployers: Deployers, place: Path, command: list[str], **environ: str) -> list[Any]:  # noqa: F811
-    """What the program shows on a node that has few tools, no Python, and nothing of the user's prefix."""
+    """What the program shows on a node that has few tools, no Python, nothing of the user's prefix; it has ended."""
     tools = place / "tools"
     path = tools if tools.exists() else few_tools(tools, (*TOOLS, "setpriv"))
     hidden = [*deployers.origins, EXAMPLES.parent / "src"]
     variables = [f"{name}={value}" for name, value in {"PATH": path, **environ}.items()]
     done = masked(["/usr/bin/env", "-i", *variables, *command], hidden, cwd=place, check=True)
+    assert not wait_until_gone(str(place), 60), "what the start left to the background goes on"
     seen: list[Any] = json.loads(done.stdout)
     return seen
 

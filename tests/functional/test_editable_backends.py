@@ -11,8 +11,8 @@ from likewise.errors import BuildError
 from likewise.layers.editable import Built, build_editables
 from likewise.model.editable import Editable
 from likewise.model.layer import LayerSource
-from likewise.scan.census import take_census
-from likewise.scan.probe import probe_python
+from likewise.scanner.census import take_census
+from likewise.scanner.probe import probe_python
 from support.code import write
 from support.prefixes import UV, clean_environ, make_venv, run
 from support.trees import Notes

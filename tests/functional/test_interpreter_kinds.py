@@ -21,14 +21,14 @@ from likewise.errors import LayerError, UnsupportedError
 from likewise.layers import relocate
 from likewise.layers.elf import read_elf
 from likewise.layers.interpreter import interpreter_source
-from likewise.layers.relocate import find_patchelf
 from likewise.model.digest import Digest
 from likewise.model.layer import LayerSource
 from likewise.model.snapshot import Interpreter, PrefixKind
-from likewise.scan.probe import probe_python
+from likewise.scanner.probe import probe_python
 from support.masking import masked
 from support.prefixes import run
 from support.replica import NoFacts, unpack
+from support.standalone import standalone_tree
 
 ABILITIES = Path(__file__).parent.parent / "support" / "abilities.py"
 OWN = probe_python(sys.executable).interpreter
@@ -72,17 +72,7 @@ def relocatable(layer: LayerSource, tmp_path: Path) -> Path:
 
     No real one can be downloaded where these tests run; this one is made from the layer of the present interpreter.
     """
-    unpack([layer], tmp_path / "made", OWN.python)
-    home = tmp_path / "cpython-standalone"
-    (tmp_path / "made" / "interpreter").rename(home)
-    program, library = home / "bin" / OWN.python, f"lib{OWN.python}.so.1.0"
-    if (home / "lib" / library).exists():
-        run(find_patchelf(), "--replace-needed", library, f"$ORIGIN/../lib/{library}", program)
-    run(find_patchelf(), "--set-rpath", "$ORIGIN/../lib", program)
-    for data in (home / "lib" / OWN.python).glob("_sysconfigdata*.py"):
-        text = data.read_text().replace("@base_prefix@", "/install")
-        data.write_text(text[: text.index("\n\ndef _relocate")])
-    return program
+    return standalone_tree(layer, OWN.python, tmp_path / "cpython-standalone") / "bin" / OWN.python
 
 
 @pytest.mark.root
@@ -190,7 +180,7 @@ def test_processes_that_start_at_once_agree(layer: LayerSource, tmp_path: Path) 
     """Several processes that make the same copies in one folder all end with the same layer; nothing is left over."""
     code = (
         "import sys; from pathlib import Path; from likewise.layers.interpreter import interpreter_source; "
-        "from likewise.scan.probe import probe_python; from support.replica import NoFacts; "
+        "from likewise.scanner.probe import probe_python; from support.replica import NoFacts; "
         "own = probe_python(sys.executable).interpreter; print(flush=True); input(); "
         "print(interpreter_source(own, facts=NoFacts(), work=Path(sys.argv[1]))[0].digest)"
     )

@@ -16,7 +16,7 @@ from likewise.layers.interpreter import interpreter_source
 from likewise.layers.loader import is_glibc
 from likewise.model.layer import LayerSource
 from likewise.model.snapshot import Interpreter, Severity
-from likewise.scan.probe import probe_python
+from likewise.scanner.probe import probe_python
 from support.authority import Authority, make_authority, serve_once
 from support.masking import masked
 from support.prefixes import clean_environ, run

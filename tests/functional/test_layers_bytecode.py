@@ -79,6 +79,22 @@ def test_every_importable_module_is_compiled_and_nothing_else(tmp_path: Path) ->
     assert count_modules([source]) == 4
 
 
+def test_test_suites_get_none(tmp_path: Path) -> None:
+    """Whatever lies in a folder ``test`` or ``tests``; a module of that name is none."""
+    files = {
+        "purelib/sample/__init__.py": b"",
+        "purelib/sample/tests.py": b"a = 1\n",
+        "purelib/sample/testing/__init__.py": b"b = 1\n",
+        "purelib/sample/tests/__init__.py": b"c = 1\n",
+        "purelib/sample/core/test/deep/case.py": b"d = 1\n",
+        "purelib/tests/__init__.py": b"e = 1\n",
+    }
+    source = make_source(tmp_path / "s", files)
+    names = {code_of(pyc).co_filename for pyc in compiled(source, tmp_path / "w").values()}
+    assert names == {"sample/__init__.py", "sample/tests.py", "sample/testing/__init__.py"}
+    assert count_modules([source]) == 3
+
+
 def test_python_imports_it_without_looking_at_the_source(tmp_path: Path) -> None:
     """PEP 552, unchecked: it is used as it is, and tracebacks show the place where the source really lies."""
     source = make_source(tmp_path / "s", {"purelib/mod.py": b"def f():\n    return __file__\nanswer = 42\n"})

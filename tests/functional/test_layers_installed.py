@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from likewise.errors import ScanError
 from likewise.layers.wheel import wheel_source
 from likewise.model.layer import LayerKind, layer_source
 from likewise.model.snapshot import Severity
-from likewise.scan.facts import Facts
-from likewise.scan.files import dist_files, list_files, record_digest, settle
+from likewise.scanner.facts import Facts
+from likewise.scanner.files import dist_files, list_files, record_digest, settle
 from support.wheels import (  # noqa: F401
     Install,
     NoFacts,
@@ -319,6 +321,25 @@ def test_files_and_directories_without_permission_to_read(site: Path) -> None:
     assert {(p.code, p.severity) for p in found.problems} == {("unreadable-file", Severity.ERROR)}
     messages = " ".join(p.message for p in found.problems)
     assert all(str(path) in messages for path in closed)
+
+
+def test_a_shortage_is_no_property_of_a_file(site: Path) -> None:
+    """When no more files can be opened, the scan says so and ends, and leaves no file out."""
+    write_record(site, "sample/__init__.py")
+    listing = list_files(site / "sample-1.0.dist-info", layout=layout_of(site))
+    opened: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                opened.append(os.dup(2))
+        with pytest.raises(ScanError, match="can't be looked at now"):
+            settle([listing], NoFacts())
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_special_files_and_loops_are_passed_over(site: Path) -> None:

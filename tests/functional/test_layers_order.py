@@ -12,7 +12,7 @@ import pytest
 from likewise.layers.order import LIMIT, Order, Program, running_program
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
 from likewise.model.snapshot import Distribution, Origin, OriginKind, Snapshot
-from likewise.scan.files import hash_file
+from likewise.scanner.files import hash_file
 from likewise.store.local import LocalStore
 from support.nodes import layer
 from support.values import make_interpreter
@@ -32,8 +32,8 @@ def snapshot(**imports: str) -> Snapshot:
     )
 
 
-SNAPSHOT = snapshot(numpy="numpy", pyyaml="yaml _yaml", google_a="google", google_b="google", dropped="gone")
-LAYERS = [layer(name, {f"purelib/{name}.py": b""}) for name in ("numpy", "pyyaml", "google_a", "google_b")]
+SNAPSHOT = snapshot(scipy="scipy", pyyaml="yaml _yaml", google_a="google", google_b="google", dropped="gone")
+LAYERS = [layer(name, {f"purelib/{name}.py": b""}) for name in ("scipy", "pyyaml", "google_a", "google_b")]
 
 
 def loose(folder: Path, **modules: str) -> LayerSource:
@@ -65,8 +65,30 @@ def test_a_guess_names_layers(store: LocalStore, tmp_path: Path) -> None:
     """Of what the script and the loose modules import: their layers; of nothing else, be it the standard library."""
     code = loose(tmp_path / "code", mine="import yaml", pkg____init__="", unused="import google")
     script = tmp_path / "script.py"
-    script.write_text("import os, gone, mine\nimport numpy as np")
-    assert order(store, script, code).first == ("code-0", "pyyaml", "numpy")
+    script.write_text("import os, gone, mine\nimport scipy as sp")
+    assert order(store, script, code).first == ("code-0", "pyyaml", "scipy")
+
+
+def test_what_is_required_comes_along(store: LocalStore, tmp_path: Path) -> None:
+    """Who imports something waits for all that it requires, directly or not: these follow it, each once."""
+    script = tmp_path / "script.py"
+    script.write_text("import yaml, scipy")
+    requires = {"pyyaml": ("google_a",), "google_a": ("google_b", "pyyaml", "dropped"), "scipy": ("google_b",)}
+    program = Program(executable=PYTHON, script=str(script))
+    assert Order(program, SNAPSHOT, LAYERS, store, requires=requires).first == (
+        "pyyaml", "google_a", "google_b", "scipy",
+    )  # fmt: skip
+
+
+def test_what_dask_loads_comes_first(store: LocalStore, tmp_path: Path) -> None:
+    """Of what its processes import where it is there: before anything of the program, which can't run until then."""
+    script = tmp_path / "script.py"
+    script.write_text("import yaml")
+    more = snapshot(python_snappy="snappy", pyyaml="yaml", cramjam="cramjam", lz4="lz4")
+    layers = [layer(name, {}) for name in ("pyyaml", "cramjam", "python_snappy", "lz4")]
+    assert Order(Program(executable=PYTHON, script=str(script)), more, layers, store).first == (
+        "lz4", "python_snappy", "pyyaml",
+    )  # fmt: skip
 
 
 def test_a_name_of_several_distributions(store: LocalStore, tmp_path: Path) -> None:
@@ -84,9 +106,9 @@ def test_an_edited_script_is_read_again(store: LocalStore, tmp_path: Path) -> No
     assert order(store, script, code).first == ("code-0", "pyyaml")
     (tmp_path / "code" / "mine.py").unlink()  # nobody looks at it now
     assert order(store, script, code).first == ("code-0", "pyyaml")
-    assert order(store, script, loose(tmp_path / "code", mine="import numpy")).first == ("code-0", "numpy")
-    script.write_text("import yaml, numpy")
-    assert order(store, script, code).first == ("pyyaml", "numpy")
+    assert order(store, script, loose(tmp_path / "code", mine="import scipy")).first == ("code-0", "scipy")
+    script.write_text("import yaml, scipy")
+    assert order(store, script, code).first == ("pyyaml", "scipy")
 
 
 def test_a_script_that_is_gone_is_no_error(store: LocalStore, tmp_path: Path) -> None:
@@ -97,20 +119,20 @@ def test_a_script_that_is_gone_is_no_error(store: LocalStore, tmp_path: Path) ->
 def test_what_was_loaded_is_remembered(tmp_path: Path) -> None:
     """Another process finds it; what was guessed and not loaded comes after it."""
     script = tmp_path / "script.py"
-    script.write_text("import yaml, numpy")
-    order(LocalStore(tmp_path / "store"), script).remember(["sys", "numpy", "os", "_yaml", "yaml"])
+    script.write_text("import yaml, scipy")
+    order(LocalStore(tmp_path / "store"), script).remember(["sys", "scipy", "os", "_yaml", "yaml"])
     (tmp_path / "other.py").write_text("import google")
     later = LocalStore(tmp_path / "store")
-    assert order(later, script).first == ("numpy", "pyyaml")
-    assert order(later, tmp_path / "other.py").first == ("numpy", "pyyaml", "google_a", "google_b")
+    assert order(later, script).first == ("scipy", "pyyaml")
+    assert order(later, tmp_path / "other.py").first == ("scipy", "pyyaml", "google_a", "google_b")
     other = Program(executable="/elsewhere/bin/python", script=str(script))
-    assert Order(other, SNAPSHOT, LAYERS, later).first == ("pyyaml", "numpy")
+    assert Order(other, SNAPSHOT, LAYERS, later).first == ("pyyaml", "scipy")
 
 
 def test_what_is_there_from_the_beginning_needs_no_place(store: LocalStore) -> None:
     """Neither in what is guessed nor in what is remembered."""
-    ours = Order(Program(executable=PYTHON, names=("yaml", "numpy")), SNAPSHOT, LAYERS, store, base=("pyyaml",))
-    assert ours.first == ("numpy",)
+    ours = Order(Program(executable=PYTHON, names=("yaml", "scipy")), SNAPSHOT, LAYERS, store, base=("pyyaml",))
+    assert ours.first == ("scipy",)
     ours.remember(["yaml", "google"])
     assert order(store).first == ("google_a", "google_b")
 
@@ -118,31 +140,31 @@ def test_what_is_there_from_the_beginning_needs_no_place(store: LocalStore) -> N
 def test_each_script_has_a_memory_of_its_own(store: LocalStore, tmp_path: Path) -> None:
     """A new one takes over what the last one had loaded."""
     one, two, new = (tmp_path / f"{name}.py" for name in ("one", "two", "new"))
-    order(store, one).remember(["numpy"])
+    order(store, one).remember(["scipy"])
     order(store, two).remember(["yaml"])
-    assert [order(store, script).first for script in (one, two, new)] == [("numpy",), ("pyyaml",), ("pyyaml",)]
+    assert [order(store, script).first for script in (one, two, new)] == [("scipy",), ("pyyaml",), ("pyyaml",)]
     assert order(store).first == ("pyyaml",)
 
 
 def test_nothing_loaded_is_nothing_learnt(store: LocalStore) -> None:
     """A worker that did nothing leaves what an earlier one remembered."""
-    order(store).remember(["numpy"])
+    order(store).remember(["scipy"])
     order(store).remember(["sys", "os"])
-    assert order(store).first == ("numpy",)
+    assert order(store).first == ("scipy",)
 
 
 def test_what_left_the_environment_is_forgotten(store: LocalStore) -> None:
     """A layer that is remembered and is not there any more is not named."""
-    order(store).remember(["yaml", "numpy"])
+    order(store).remember(["yaml", "scipy"])
     assert Order(Program(executable=PYTHON), SNAPSHOT, LAYERS[1:], store).first == ("pyyaml",)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff", b"{}", b"[1, 2]", b'["\xff"]', b"[" * 9999, b'["numpy"', b'"numpy"'])
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"{}", b"[1, 2]", b'["\xff"]', b"[" * 9999, b'["scipy"', b'"scipy"'])
 def test_damaged_notes_are_passed_over(store: LocalStore, tmp_path: Path, damage: bytes) -> None:
     """Whatever is in the files: then nothing is remembered, and the guess is made again."""
     script = tmp_path / "script.py"
     script.write_text("import yaml")
-    order(store, script).remember(["numpy"])
+    order(store, script).remember(["scipy"])
     notes = [path for path in (tmp_path / "store" / "notes").rglob("*") if path.is_file()]
     assert len(notes) == 3
     for path in notes:
@@ -157,7 +179,7 @@ def test_a_store_that_takes_nothing_is_no_error(store: LocalStore, tmp_path: Pat
     (tmp_path / "store").mkdir(exist_ok=True)
     (tmp_path / "store" / "notes").write_text("in the way")
     ours = order(store, script)
-    ours.remember(["numpy"])
+    ours.remember(["scipy"])
     assert ours.first == ("pyyaml",)
 
 

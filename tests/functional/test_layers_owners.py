@@ -8,7 +8,7 @@ import pytest
 
 from likewise.model.digest import Digest
 from likewise.model.layer import LayerKind, layer_source
-from likewise.scan.files import DistFiles, find_unlisted, list_files, settle
+from likewise.scanner.files import DistFiles, find_unlisted, list_files, settle
 from support.prefixes import UV, make_venv, run
 from support.wheels import NoFacts, contents, layout_of, site_packages, write_wheel
 

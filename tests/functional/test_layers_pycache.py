@@ -137,6 +137,17 @@ def test_what_is_taken_equals_what_would_be_compiled(python: Path, mode: str, tm
     assert done.stdout == "equal\n", done.stderr
 
 
+@pytest.mark.skipif(sys.version_info[:2] not in ((3, 11), (3, 12)), reason="others compile to other bytes each time")
+def test_what_is_taken_is_what_would_be_compiled_byte_for_byte(tmp_path: Path) -> None:
+    """So an environment stays the same when its Python has cached more; but for what a process happens to intern."""
+    source = lay(tmp_path / "site", {"rich.py": RICH.encode(), "empty.py": b"", "one.py": b"def f(x): return x\n"})
+    compiled, before = make(source, tmp_path / "work")
+    compile_all(tmp_path / "site")
+    taken, after = make(source, tmp_path / "work")
+    assert (compiled.taken, taken.compiled) == (0, 0)
+    assert before == after
+
+
 def cached(module: Path, head: bytes | None = None, *, code: object = None, name: str = "") -> Path:
     """Give `module` a pyc with other code than its own, by default one that its time and size make valid."""
     pyc = pyc_of(module)

@@ -18,7 +18,7 @@ from likewise.layers.relocate import source_data
 from likewise.model.layer import LayerKind, LayerSource, layer_source
 from likewise.model.manifest import prefix_path
 from likewise.model.snapshot import Severity
-from likewise.scan.probe import probe_python
+from likewise.scanner.probe import probe_python
 from support.elves import make_elf
 from support.objects import make_library, purelib_layer
 from support.replica import NoFacts
@@ -73,6 +73,27 @@ def test_a_library_from_outside_comes_with_its_own_needs(tmp_path: Path, site: P
     assert native.source.files[1].path == str(outside / "liblwtwo.so.1")  # needs no change
 
 
+def test_nothing_of_this_machine_goes_to_another_platform(tmp_path: Path, site: Path, outside: Path) -> None:
+    """A library that this machine has and no layer is expected of the nodes, and named; one that a layer has is not.
+
+    What the C library must be is the files' own affair, whatever this machine's is.
+    """
+    make_library(site / "pkg" / "_x.so", needs=["liblwone.so.1", "liblwtwo.so.1"], runpath=f"{outside}:$ORIGIN/libs")
+    make_library(site / "pkg" / "libs" / "liblwtwo.so.1")
+    make_library(outside / "liblwone.so.1")
+    environ = {"LD_LIBRARY_PATH": str(outside)}
+    layer = purelib_layer(site)
+    here, there = (
+        examine([layer], interpreter=OWN, facts=NoFacts(), work=tmp_path / "work", environ=environ, here=own)
+        for own in (True, False)
+    )
+    assert (paths(here), here.problems) == (["purelib/pkg/libs/liblwone.so.1"], ())
+    assert there.source is None
+    assert [(p.code, p.subject, p.severity) for p in there.problems] == [
+        ("library-on-nodes", "liblwone.so.1", Severity.NOTE)
+    ]
+
+
 def test_an_absolute_search_path_is_followed_and_passed_on(tmp_path: Path, site: Path, outside: Path) -> None:
     """DT_RPATH to a folder of the machine serves the object and what it loads, as the linker has it."""
     make_library(site / "_x.so", needs=["liblwone.so.1"], rpath=str(outside))
@@ -82,13 +103,15 @@ def test_an_absolute_search_path_is_followed_and_passed_on(tmp_path: Path, site:
 
 
 def test_a_library_of_another_layer_is_not_brought_again(tmp_path: Path, site: Path, outside: Path) -> None:
-    """What an object finds in the replica through its own search path is served, though the machine has one too."""
+    """What an object finds in the replica through its own search path is served, though the machine has one too; whose
+    it is is known, whatever the metadata say.
+    """
     make_library(site / "pkg" / "_x.so", needs=["liblwone.so.1"], runpath="$ORIGIN/../pkg.libs")
     first = purelib_layer(site)
     make_library(tmp_path / "other" / "pkg.libs" / "liblwone.so.1")
     make_library(outside / "liblwone.so.1")
     native = look(tmp_path, first, purelib_layer(tmp_path / "other", name="other"), library_path=outside)
-    assert (native.source, native.problems) == (None, ())
+    assert (native.source, native.problems, native.loads) == (None, (), {"made": ("other",)})
 
 
 def test_a_library_that_something_else_loads_before_is_no_problem(tmp_path: Path, site: Path) -> None:
@@ -281,3 +304,20 @@ def test_library_path_of_this_process_is_the_default(
     monkeypatch.setenv("LD_LIBRARY_PATH", os.fspath(outside))
     native = examine([purelib_layer(site)], interpreter=OWN, facts=NoFacts(), work=tmp_path / "work")
     assert paths(native) == ["native/liblwone.so.1"]
+
+
+def test_what_a_wrong_belief_told_is_forgotten(tmp_path: Path, site: Path, outside: Path) -> None:
+    """What was told from a file that did not hold what was believed is no fact about layers that do hold it."""
+    make_library(site / "_x.so")
+    believed = purelib_layer(site)
+    note = tmp_path / "note"
+    files = tuple(msgspec.structs.replace(file, believed=str(note)) for file in believed.files)
+    assert paths(look(tmp_path, msgspec.structs.replace(believed, files=files), library_path=outside)) == []
+
+    make_library(tmp_path / "other" / "_x.so", needs=["liblwone.so.1"])
+    make_library(outside / "liblwone.so.1")
+    true = msgspec.structs.replace(purelib_layer(tmp_path / "other"), digest=believed.digest)
+    assert paths(look(tmp_path, true, library_path=outside)) == []
+    note.touch()
+    for _ in range(2):
+        assert paths(look(tmp_path, true, library_path=outside)) == ["native/liblwone.so.1"]

@@ -18,7 +18,7 @@ from likewise.layers.native import Native, examine
 from likewise.layers.relocate import source_file
 from likewise.model.layer import LayerKind, LayerSource, layer_source
 from likewise.model.snapshot import Interpreter
-from likewise.scan.probe import probe_python
+from likewise.scanner.probe import probe_python
 from support.masking import masked
 from support.objects import make_library, purelib_layer
 from support.prefixes import UV, run

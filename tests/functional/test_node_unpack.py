@@ -169,19 +169,25 @@ def test_hostile_paths(tmp_path: Path, paths: list[str]) -> None:
     "entries",
     [
         [link("purelib/l", "/etc")],
-        [link("purelib/l", "../../etc")],
-        [link("purelib/a/l", "../../../x")],
+        [link("data/l", "../etc")],
+        [link("scripts/a/l", "../../x")],
+        [link("purelib/l", "../../../../etc")],
+        [link("purelib/a/l", "../../../../../x")],
         [link("purelib/d", "/tmp"), entry("purelib/d/evil")],
         [link("purelib/d", "."), entry("purelib/d/evil")],
         [link("purelib/D", "."), entry("purelib/d/evil")],
         # d leads up to purelib, so that d/../.. is far above it though it does not look so
         [link("purelib/a/b/c/d", "../../.."), link("purelib/a/b/c/e", "d/../../x")],
         [link("purelib/a/b/c/d", "../../.."), link("purelib/a/b/c/e", "d"), link("purelib/a/b/c/f", "e/../..")],
+        # d leads to the prefix
+        [link("purelib/d", "../../.."), link("purelib/e", "d/..")],
+        [link("purelib/d", "../../.."), link("purelib/a/f", "../d"), link("purelib/a/e", "f/..")],
+        [link("purelib/d", "../../python3/site-packages"), link("purelib/u", "../../.."), link("purelib/e", "d/u/..")],
         [entry("purelib/l", link="y")],
     ],
 )
 def test_hostile_links(tmp_path: Path, entries: list[FileEntry]) -> None:
-    """Links that leave the layer, however many it takes, and files beneath links are refused."""
+    """Links that leave the layer or the prefix, however many it takes, and files beneath links are refused."""
     digest, data = raw_archive(entries, [b"x" for e in entries if not e.link])
     with pytest.raises(NodeError, match="pkg"):
         unpack_bytes(data, digest, tmp_path / "into")
@@ -192,7 +198,7 @@ def test_harmless_links(tmp_path: Path) -> None:
     """Links that stay inside are made, loops among them."""
     files: dict[str, Content] = {
         "purelib/a/real.so": b"elf", "purelib/a/one.so": "real.so", "purelib/b/two.so": "../a/one.so",
-        "purelib/b/up": "..", "purelib/b/loop": "loop",
+        "purelib/b/up": "..", "purelib/b/loop": "loop", "purelib/a/there.so": "../../../there.so",
     }  # fmt: skip
     source = layer("pkg", files)
     unpack_bytes(archive(source), source.digest, tmp_path)

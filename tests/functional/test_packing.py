@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from likewise.errors import LikewiseError
+from likewise.errors import LayerError, LikewiseError
 from likewise.events import Notice
+from likewise.forms import Loose, Packed, in_any_form, source_in_store
 from likewise.layers.pack import write_archive
-from likewise.model.keys import LEASES, WANTED, layer_key, promise_key
+from likewise.model.keys import LEASES, layer_key, loose_key, promise_key
 from likewise.model.layer import LayerSource
 from likewise.node.sources import DirectoryStore
-from likewise.packing import Last, Packing
+from likewise.packing import NICE, Last, Packing
 from likewise.store.local import LocalStore
 from support.nodes import layer
 
 MANY = 8
 SIZE = 3_000_000
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was just started needs no time for itself here."""
+    monkeypatch.setattr("likewise.packing.QUIET", 0.0)
 
 
 @pytest.fixture
@@ -37,35 +45,51 @@ def layers(count: int = MANY, size: int = SIZE) -> list[LayerSource]:
     return [layer(f"l{number}", {f"purelib/l{number}.bin": bytes([number]) * size}) for number in range(count)]
 
 
-class Packed:
+class Running:
     """A packing that goes on for as long as the block lasts, and what it said."""
 
-    def __init__(self, sources: list[LayerSource], store: LocalStore, jobs: int = 1) -> None:
-        self.sources, self.store, self.jobs = sources, store, jobs
+    def __init__(
+        self, sources: list[LayerSource], store: LocalStore, jobs: int = 1, urgent: Sequence[LayerSource] = (),
+        progress: Callable[[int], None] | None = None, launched: bool = True,
+    ) -> None:  # fmt: skip
+        self.sources, self.store, self.jobs, self.launched = sources, store, jobs, launched
+        self.urgent, self.progress = [source.digest for source in urgent], progress
         self.notices: list[Notice] = []
         self.done = threading.Event()
 
     def __enter__(self) -> Packing:
+        form = Packed(self.store, level=1)
         self.packing = Packing(
-            self.sources, self.store, level=1, jobs=self.jobs, notify=self.notices.append, done=self.done.set
-        )
+            self.sources, self.store, form, jobs=self.jobs, notify=self.notices.append, done=self.done.set,
+            urgent=self.urgent, progress=self.progress,
+        )  # fmt: skip
+        if self.launched:
+            self.packing.launched()
         return self.packing
 
     def __exit__(self, *exception: object) -> None:
         self.packing.close()
 
 
-class Slowly(threading.Semaphore):
-    """Every archive is written when the test allows it; `begun` are those whose turn has come."""
+class Slowly:
+    """Every archive is written when the test allows it; `begun` are those whose turn has come, `nice` is how much
+    whoever packs them gives way."""
 
     def __init__(self) -> None:
-        super().__init__(0)
+        self.allowed: set[str] = set()
         self.begun: list[str] = []
+        self.nice: dict[str, int] = {}
+
+    def allow(self, *names: str) -> None:
+        """Have these written, once their turn has come."""
+        self.allowed.update(names)
 
     def write(self, source: LayerSource, out: BinaryIO, *, level: int, progress: Callable[[int], None]) -> None:
         """What stands in for `write_archive`."""
+        self.nice[source.name] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         self.begun.append(source.name)
-        while not self.acquire(timeout=0.02):
+        while source.name not in self.allowed:
+            time.sleep(0.02)
             progress(0)
         write_archive(source, out, level=level, progress=progress)
 
@@ -73,7 +97,7 @@ class Slowly(threading.Semaphore):
 @pytest.fixture
 def slowly(monkeypatch: pytest.MonkeyPatch) -> Slowly:
     found = Slowly()
-    monkeypatch.setattr("likewise.packing.write_archive", found.write)
+    monkeypatch.setattr("likewise.forms.write_archive", found.write)
     return found
 
 
@@ -88,7 +112,7 @@ def until(what: Callable[[], object]) -> None:
 def test_all_of_it_is_packed(store: LocalStore) -> None:
     """Whoever finishes finds every layer in the store, no promise is left, and what was needed may go."""
     sources = layers()
-    packed = Packed(sources, store, jobs=2)
+    packed = Running(sources, store, jobs=2)
     with packed as packing:
         packing.finish()
         assert all(store.has(layer_key(source.digest)) for source in sources)
@@ -98,20 +122,108 @@ def test_all_of_it_is_packed(store: LocalStore) -> None:
 
 
 def test_what_is_waited_for_comes_first(store: LocalStore, slowly: Slowly) -> None:
-    """The client, and a node that reads the store, get the layer they wait for before those that were not begun."""
+    """The layer that a node waits for is begun while another one is being packed, at full priority; then the one that
+    the client waits for, and then all others, which give way to other processes."""
     sources = layers(size=1000)
-    with ThreadPoolExecutor(2) as pool, Packed(sources, store) as packing:
+    with ThreadPoolExecutor(2) as pool, Running(sources, store) as packing:
         until(lambda: slowly.begun == ["l0"])
         node = pool.submit(lambda: DirectoryStore(str(store.root)).open(sources[-1].digest))
-        until(lambda: (store.root / WANTED / sources[-1].digest).exists())
-        slowly.release(2)
-        node.result(30).close()
-        until(lambda: len(slowly.begun) == 3)
+        until(lambda: slowly.begun == ["l0", "l7"])
         client = pool.submit(packing.wait, sources[-2].digest)
-        until(lambda: client.running() and next(iter(packing._waiting)) == sources[-2].digest)
-        slowly.release(2)
+        until(lambda: sources[-2].digest in packing._urgent)
+        slowly.allow("l0", "l7", "l6")
+        node.result(30).close()
         client.result(30)
-    assert slowly.begun[:4] == ["l0", "l7", "l1", "l6"]
+        until(lambda: len(slowly.begun) == 4)
+    assert set(slowly.begun[2:4]) == {"l6", "l1"}
+    assert {name for name, nice in slowly.nice.items() if nice < NICE} == {"l7", "l6"}
+
+
+def test_a_layer_and_its_bytecode_come_together(store: LocalStore, slowly: Slowly) -> None:
+    """Who waits for one of two layers of the same name will wait for the other, which is packed at once, too."""
+    sources = [*layers(4, size=1000), layer("l1", {"purelib/l1.pyc": b"1"})]
+    slowly.allow("l1")
+    with ThreadPoolExecutor(1) as pool, Running(sources, store, launched=False) as packing:
+        pool.submit(packing.wait, sources[1].digest).result(30)
+        until(lambda: store.has(layer_key(sources[4].digest)))
+        assert slowly.begun == ["l1", "l1"]
+
+
+def test_what_is_urgent_comes_first(store: LocalStore, slowly: Slowly) -> None:
+    """Layers that are urgent are begun before all others and at full priority, though they stand behind them; whoever
+    waits for them goes on while the others are missing."""
+    sources = layers(4, size=1000)
+    with Running(sources, store, urgent=sources[2:]) as packing:
+        until(lambda: len(slowly.begun) == 1)
+        assert slowly.begun == ["l2"]
+        slowly.allow("l2", "l3")
+        packing.wait(sources[2].digest, sources[3].digest)
+        until(lambda: len(slowly.begun) == 3)
+    assert set(slowly.begun) == {"l2", "l3", "l0"}
+    assert {name for name, nice in slowly.nice.items() if nice < NICE} == {"l2", "l3"}
+
+
+def test_the_rest_waits_until_all_has_started(store: LocalStore, slowly: Slowly) -> None:
+    """While nodes start only what is urgent or waited for is packed; then the others are, too."""
+    sources = layers(4, size=1000)
+    slowly.allow(*(source.name for source in sources))
+    with Running(sources, store, urgent=sources[2:3], launched=False) as packing:
+        packing.wait(sources[2].digest)
+        packing.wait(sources[3].digest)
+        time.sleep(0.2)
+        assert slowly.begun == ["l2", "l3"]
+        packing.launched()
+        until(lambda: len(slowly.begun) == 4)
+
+
+def test_progress_is_told_to_whoever_waits(store: LocalStore) -> None:
+    """All bytes of the layers are told of; an error is then raised where it is waited for, and told nowhere else."""
+    sound, spoilt = layers(2, size=1000)
+    told: list[int] = []
+    packed = Running([sound], store, progress=told.append)
+    with packed as packing:
+        packing.finish()
+    assert sum(told) == sound.size
+    broken = LayerSource(
+        kind=spoilt.kind, name=spoilt.name, version=spoilt.version, digest=spoilt.digest, files=sound.files
+    )
+    packed = Running([broken], store, progress=told.append)
+    with packed as packing, pytest.raises(LikewiseError):
+        packing.finish()
+    assert packed.notices == []
+
+
+def test_loose(store: LocalStore) -> None:
+    """In the loose form the same layers lie unpacked, and there is no archive."""
+    sources = layers(size=1000)
+    packing = Packing(sources, store, Loose(store), jobs=2, notify=lambda _: None, done=lambda: None)
+    packing.finish()
+    packing.close()
+    assert all(store.loose.layer(source.digest) for source in sources)
+    assert store.info().by_kind.keys() == {"loose"}
+
+
+def test_what_only_the_store_has(store: LocalStore) -> None:
+    """A layer whose sources are gone is found in whichever form the store has it, and can be had in the other one; a
+    damaged one is named and removed, so that it is made anew."""
+    first, second, third = layers(3, size=1000)
+    Packed(store, level=1).put(first, lambda _: None)
+    Loose(store).put(second, lambda _: None)
+    for source, other in (first, Loose(store)), (second, Packed(store, level=1)):
+        found = source_in_store(store, source.kind, source.name, source.version, source.digest)
+        assert found is not None and not other.have([source.digest])
+        other.put(found, lambda _: None)
+        assert other.have([source.digest])
+    assert source_in_store(store, third.kind, third.name, third.version, third.digest) is None
+    store.remove(layer_key(second.digest))
+    damaged = store.path(loose_key(second.digest)) / "purelib/l1.bin"
+    damaged.chmod(0o600)
+    damaged.write_bytes(bytes(1000))
+    found = source_in_store(store, second.kind, second.name, second.version, second.digest)
+    assert found is not None
+    with pytest.raises(LayerError, match="changed while"):
+        Packed(store, level=1).put(found, lambda _: None)
+    assert not in_any_form(store, [second.digest])
 
 
 def test_a_layer_that_changed_meanwhile(store: LocalStore, slowly: Slowly) -> None:
@@ -120,10 +232,10 @@ def test_a_layer_that_changed_meanwhile(store: LocalStore, slowly: Slowly) -> No
     broken = LayerSource(
         kind=spoilt.kind, name=spoilt.name, version=spoilt.version, digest=spoilt.digest, files=sound.files
     )
-    packed = Packed([broken, sound], store)
+    packed = Running([broken, sound], store)
     with ThreadPoolExecutor(1) as pool, packed as packing:
         node = pool.submit(lambda: DirectoryStore(str(store.root)).open(broken.digest))
-        slowly.release(2)
+        slowly.allow(broken.name, sound.name)
         with pytest.raises(FileNotFoundError):
             node.result(20)
         with pytest.raises(LikewiseError):
@@ -137,9 +249,9 @@ def test_a_layer_that_changed_meanwhile(store: LocalStore, slowly: Slowly) -> No
 def test_closing_leaves_nothing_half_written(store: LocalStore, slowly: Slowly) -> None:
     """Who closes stops what is being packed; no promise, no temporary file and no half archive is left."""
     sources = layers()
-    packed = Packed(sources, store)
+    packed = Running(sources, store)
     with packed:
-        slowly.release(1)
+        slowly.allow("l0")
     assert packed.done.is_set()
     assert list((store.root / LEASES).iterdir()) == [] and list((store.root / "tmp").iterdir()) == []
     assert not store.has(layer_key(sources[-1].digest))

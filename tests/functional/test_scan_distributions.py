@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from likewise.model.snapshot import OriginKind, Severity
-from likewise.scan import scan_prefix
-from likewise.scan.probe import probe_python
+from likewise.scanner import scan_prefix
+from likewise.scanner.probe import probe_python
 from support.prefixes import UV, make_venv, run
 from support.scanning import (
     look,
@@ -340,7 +340,7 @@ def test_a_deleted_working_directory_of_the_running_process(tmp_path: Path) -> N
     script = (
         "import os, sys, tempfile\n"
         "folder = tempfile.mkdtemp(); os.chdir(folder); os.rmdir(folder); sys.path.insert(0, '')\n"
-        "from likewise.scan.probe import probe_here\n"
+        "from likewise.scanner.probe import probe_here\n"
         "probe = probe_here(); print(repr(probe.cwd), '' in probe.sys_path)\n"
     )
     assert run(sys.executable, "-c", script).strip() == "'' False"

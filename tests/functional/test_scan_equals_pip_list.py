@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from likewise.scan import scan_prefix
-from likewise.scan.distributions import find_installed
-from likewise.scan.probe import probe_python
+from likewise.scanner import scan_prefix
+from likewise.scanner.distributions import find_installed
+from likewise.scanner.probe import probe_python
 from support.commands import likewise
 from support.prefixes import UV, make_venv, run
 from support.scanning import (

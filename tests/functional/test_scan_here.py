@@ -15,7 +15,7 @@ from support.prefixes import clean_environ
 from support.scanning import write_files
 
 TELL = (
-    "import json, msgspec; from likewise.scan.probe import probe_here; p = probe_here();"
+    "import json, msgspec; from likewise.scanner.probe import probe_here; p = probe_here();"
     "print(json.dumps({'main': msgspec.to_builtins(p.main), 'path': p.sys_path, 'cwd': p.cwd,"
     " 'pythonpath': p.pythonpath, 'modules': p.modules, 'safe': p.safe_path}))\n"
 )

@@ -9,7 +9,7 @@ import pytest
 
 from likewise.errors import ScanError, UnsupportedError
 from likewise.model.snapshot import OriginKind, PrefixKind, Severity
-from likewise.scan.probe import probe_python
+from likewise.scanner.probe import probe_python
 from support.prefixes import UV, make_venv, run
 from support.scanning import look, make_wheel, problems, python_like, shipped, site_of, versions
 

@@ -10,9 +10,9 @@ import pytest
 
 from likewise.errors import ScanError
 from likewise.model.snapshot import CodePosition, Severity
-from likewise.scan import scan_prefix
-from likewise.scan.code import Limits
-from likewise.scan.probe import probe_python
+from likewise.scanner import scan_prefix
+from likewise.scanner.code import Limits
+from likewise.scanner.probe import probe_python
 from support.prefixes import UV, make_venv, run
 from support.scanning import look, make_wheel, pip_list, problems, shipped, site_of, versions, write_files
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from likewise.model.snapshot import OriginKind
-from likewise.scan import Scanned, facts, files, inventory, stats, walks
-from likewise.scan.listing import Listing
-from likewise.scan.unlisted import Trail
+from likewise.scanner import Scanned, conda_records, facts, files, inventory, stats, walks
+from likewise.scanner.listing import Listing
+from likewise.scanner.unlisted import Trail
 from support.prefixes import UV, make_venv, run
 from support.scanning import look, make_wheel, problems, python_like, site_of, write_files
 
@@ -53,9 +54,13 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def outcome(scanned: Scanned) -> tuple[object, ...]:
-    """All that a scan says."""
-    return scanned.snapshot, scanned.sources, scanned.editables
+def outcome(scanned: Scanned, *, beliefs: bool = True) -> tuple[object, ...]:
+    """All that a scan says, wherever its facts are kept; with or without what it believed rather than read."""
+    sources = {
+        name: replace(source, files=[replace(f, believed=os.path.basename(f.believed) * beliefs) for f in source.files])
+        for name, source in scanned.sources.items()
+    }
+    return scanned.snapshot, sources, scanned.editables
 
 
 def test_a_second_scan_lists_nothing_again(python: Path, tmp_path: Path, listed: list[str]) -> None:
@@ -250,7 +255,7 @@ def test_a_new_release_of_likewise_forgets(
     """Where the rules of identity are others, everything is listed anew."""
     look(python, tmp_path / "facts")
     listed.clear()
-    monkeypatch.setattr("likewise.scan.memory._rules", lambda: "others")
+    monkeypatch.setattr("likewise.scanner.memory._rules", lambda: "others")
     look(python, tmp_path / "facts")
     assert len(listed) == 2
 
@@ -321,6 +326,32 @@ def test_a_second_scan_walks_nowhere(python: Path, tmp_path: Path, walked: list[
     assert "purelib/one/extra.py" in {f.entry.path for f in first.sources["one"].files}
 
 
+def test_a_replaced_file_is_no_reason_to_walk(python: Path, tmp_path: Path, walked: list[str]) -> None:
+    """Whose time changed is read, and has the names that it had; the next scan need not even do that. With another
+    name, or a link in a file's place, all is walked."""
+    site = site_of(python)
+    write_files(site, {"one/extra.py": "before"})
+    look(python, tmp_path / "facts")
+    (tmp_path / "new.py").write_text("after")
+    os.replace(tmp_path / "new.py", site / "one" / "extra.py")
+    walked.clear()
+    for _ in range(2):
+        (found,) = [
+            f for f in look(python, tmp_path / "facts").sources["one"].files if f.entry.path.endswith("/extra.py")
+        ]
+        assert found.entry.size == len("after")
+    assert walked == []
+    (site / "one" / "extra.py").rename(site / "one" / "other.py")
+    assert "purelib/one/other.py" in {f.entry.path for f in look(python, tmp_path / "facts").sources["one"].files}
+    assert walked
+    look(python, tmp_path / "facts")
+    walked.clear()
+    (site / "one" / "other.py").unlink()
+    (site / "one" / "other.py").symlink_to("mod.py")
+    look(python, tmp_path / "facts")
+    assert walked
+
+
 def test_a_folder_that_nothing_is_in_is_watched(python: Path, tmp_path: Path) -> None:
     """A file in a directory of a distribution that was empty before is found."""
     (site_of(python) / "one" / "empty").mkdir()
@@ -355,7 +386,7 @@ def test_touching_changes_nothing(python: Path, tmp_path: Path, listed: list[str
     (site_of(python) / "one" / "mod.py").touch()
     for expected in (["one-1.0.dist-info"], []):
         listed.clear()
-        assert outcome(look(python, tmp_path / "facts")) == outcome(first)
+        assert outcome(look(python, tmp_path / "facts"), beliefs=False) == outcome(first, beliefs=False)
         assert listed == expected
 
 
@@ -392,7 +423,7 @@ def test_an_editable_whose_tree_is_gone_is_told_of_each_time(python: Path, tmp_p
 
 
 def test_conda_packages_are_remembered_too(tmp_path: Path, listed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What conda owns and lists in a `RECORD` is recalled; the origin comes from conda's own record each time."""
+    """What conda owns and lists in a `RECORD` is recalled; its origin is that of conda's own record as it is now."""
     now = time.time_ns
     monkeypatch.setattr(facts.time, "time_ns", lambda: now() + 10_000_000_000)
     (tmp_path / "empty").mkdir()
@@ -405,12 +436,26 @@ def test_conda_packages_are_remembered_too(tmp_path: Path, listed: list[str], mo
         "name": "one",
         "version": "1.0",
         "build": "py_0",
-        "url": "https://conda.invalid/forge/noarch/one-1.0-py_0.conda",
+        "url": "https://conda.invalid/t/t0ken/forge/noarch/one-1.0-py_0.conda",
         "files": [f"{inside}/one.py", f"{inside}/one-1.0.dist-info/METADATA"],
     }
     write_files(tmp_path / "conda", {"conda-meta/one-1.0-py_0.json": json.dumps(record)})
     first = look(python, tmp_path / "facts")
     assert first.snapshot.distributions[0].origin.kind is OriginKind.CONDA
     listed.clear()
+    read: list[str] = []
+    real = conda_records._read
+    monkeypatch.setattr(
+        conda_records, "_read", lambda path, stat: read.append(os.path.basename(path)) or real(path, stat)
+    )
     assert outcome(look(python, tmp_path / "facts")) == outcome(first)
-    assert listed == []
+    assert listed == read == []
+    assert not any(b"t0ken" in path.read_bytes() for path in (tmp_path / "facts").iterdir())
+
+    record["build"] = "py_1"
+    write_files(tmp_path / "conda", {"conda-meta/one-1.0-py_0.json": json.dumps(record)})
+    second = look(python, tmp_path / "facts")
+    assert second.snapshot.distributions[0].origin.revision == "py_1"
+    assert (listed, read) == ([], ["one-1.0-py_0.json"])
+    (tmp_path / "conda" / "conda-meta" / "one-1.0-py_0.json").unlink()
+    assert look(python, tmp_path / "facts").snapshot.distributions[0].origin.kind is not OriginKind.CONDA

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from likewise.model.snapshot import OriginKind
-from likewise.scan.census import take_census
-from likewise.scan.probe import probe_python
+from likewise.scanner.census import take_census
+from likewise.scanner.probe import probe_python
 from support.prefixes import UV, make_venv, run
 from support.scanning import look, make_project, make_wheel, metadata, problems, python_like, site_of, write_files
 

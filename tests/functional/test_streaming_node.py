@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from likewise.model.layer import LayerKind
+from likewise.model.outline import MOST_DATA
 from likewise.model.verify import DifferenceKind
 from likewise.node.cache import open_cache
 from likewise.node.expiry import prune
@@ -22,6 +24,18 @@ from support.nodes import distribution, layer, real_kit, start
 from support.streams import Make, Stream, content, eventually, streams
 
 STAY = "import sys; print('up', flush=True); sys.stdin.read()"
+
+TRY_LARGE = """
+import sys
+print("up", flush=True)
+for line in sys.stdin:
+    try:
+        import large
+    except ImportError as error:
+        print(error, flush=True)
+    else:
+        print("there", flush=True)
+"""
 
 RICH = distribution(
     "richone",
@@ -104,12 +118,36 @@ def test_python_starts_first(stream_of: Make) -> None:
         assert first.startswith("1.0 17 ['clash', 'notes', 'other.sh', 'plain', 'python',"), process.communicate()[1]
         assert "code/code-2" in second and "richone_more" in second
         eventually(lambda: all(map(stream.is_there, SMALL)))
-        assert not stream.is_there(RICH) and not (stream.prefix / "share").exists()
+        assert not stream.is_there(RICH)
+        assert (stream.prefix / "share/one/icon").read_bytes() == b"icon"  # found by its path alone
         needs = dict(line.split("\t") for line in Path(stream.growing.place("map")).read_text().splitlines())
         wanted = f"{key(RICH.digest)} {key(SMALL[1].digest)}"
         assert needs["richone"] == needs["more"] == needs["bin/plain"] == wanted
         assert needs["mine2"] == key(CODE[1].digest) and "msgspec" not in needs and "likewise" not in needs
         stream.release(RICH, CODE[1])
+        eventually(lambda: grown(stream))
+    assert not verify_prefix(str(stream.prefix)).differences
+
+
+HOOK = distribution("hook", {"purelib/hooked.py": b"print('hooked')\n", "purelib/hook.pth": b"import hooked\n"})
+
+
+def test_what_python_imports_at_its_start(stream_of: Make) -> None:
+    """A layer that every Python imports by a ``.pth`` file of its own is there from the beginning: nobody waits for it.
+
+    Data that is much is not, and is waited for with the module.
+    """
+    much = distribution("much", {"purelib/much.py": b"", "data/share/much": b"#" * (MOST_DATA + 1)})
+    stream = stream_of(HOOK, much)
+    stream.hold(much)
+    code = "import os, sys; path = sys.prefix + '/share/much'; print(os.path.exists(path), flush=True)\n"
+    with stream.running(f"{code}import much; print(os.path.getsize(path))") as process:
+        assert process.stdout
+        assert [process.stdout.readline() for _ in range(2)] == ["hooked\n", "False\n"], process.communicate()[1]
+        needs = [line.split("\t")[0] for line in Path(stream.growing.place("map")).read_text().splitlines()]
+        assert needs == ["much"]
+        stream.release(much)
+        assert process.communicate(timeout=30)[0] == f"{MOST_DATA + 1}\n"
         eventually(lambda: grown(stream))
     assert not verify_prefix(str(stream.prefix)).differences
 
@@ -136,8 +174,7 @@ def test_killed_filler(stream_of: Make) -> None:
     with stream.running(STAY) as process:
         assert process.stdout and process.stdout.readline() == "up\n"
         eventually(lambda: stream.is_there(SMALL[0]) and stream.is_there(RICH))
-        killed = stream.filler()
-        assert killed
+        killed = eventually(stream.filler)
         os.kill(killed, signal.SIGKILL)
         eventually(lambda: stream.filler() is None)
         assert not grown(stream)
@@ -146,7 +183,8 @@ def test_killed_filler(stream_of: Make) -> None:
             eventually(lambda: stream.filler() not in (None, killed))
             stream.release(LARGE)
             eventually(lambda: grown(stream))
-    assert not verify_prefix(str(stream.prefix)).differences and not leftovers(stream)
+    assert not verify_prefix(str(stream.prefix)).differences
+    eventually(lambda: not leftovers(stream))  # what stood for what was missing is removed last
 
 
 def test_import_brings_the_filler_back(stream_of: Make) -> None:
@@ -156,8 +194,7 @@ def test_import_brings_the_filler_back(stream_of: Make) -> None:
     with stream.running("print('up', flush=True); import richone; richone.main()") as process:
         assert process.stdout and process.stdout.readline() == "up\n"
         eventually(lambda: all(map(stream.is_there, SMALL)))
-        killed = stream.filler()
-        assert killed
+        killed = eventually(stream.filler)
         os.kill(killed, signal.SIGKILL)
         eventually(lambda: stream.filler() not in (None, killed))
         stream.release(RICH)
@@ -170,8 +207,7 @@ def test_killed_in_the_middle_of_a_layer(stream_of: Make) -> None:
     stream.hold(RICH)
     with stream.running(STAY) as process:
         assert process.stdout and process.stdout.readline() == "up\n"
-        killed = stream.filler()
-        assert killed
+        killed = eventually(stream.filler)
         os.kill(killed, signal.SIGKILL)
         eventually(lambda: stream.filler() is None)
         site = next(stream.prefix.glob("lib/*/site-packages"))
@@ -226,6 +262,47 @@ def test_import_of_what_nobody_has(stream_of: Make) -> None:
         assert done.returncode and done.stdout == "" and "No source has a sound copy" in done.stderr
 
 
+@pytest.mark.root
+def test_full_disk(stream_of: Make) -> None:
+    """Who imports what there is no room for is told so, though the filler's log can't say it; later there is room."""
+    stream = stream_of(LARGE)
+    stream.hold(LARGE)
+    stream.cache.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500m,mode=700", "likewise-test", stream.cache], check=True)
+    try:
+        with stream.running(TRY_LARGE) as process:
+            assert process.stdin and process.stdout and process.stdout.readline() == "up\n"
+            pid = eventually(stream.filler)
+            ballast = fill_up(stream.cache)
+            stream.release(LARGE)
+            assert "The node's disk is full" in ask(process)
+            assert stream.filler() == pid
+            ballast.unlink()
+            eventually(lambda: ask(process) == "there\n")
+        eventually(lambda: stream.filler() is None)
+    finally:
+        subprocess.run(["umount", "-l", stream.cache], check=True)
+
+
+def fill_up(folder: Path) -> Path:
+    """A file that has all that is left of the folder's disk."""
+    path = folder / "ballast"
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+    return path
+
+
+def ask(process: subprocess.Popen[str]) -> str:
+    """What the process says to a line."""
+    assert process.stdin and process.stdout
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return process.stdout.readline()
+
+
 def test_wanted_layers_pass_those_that_hang(stream_of: Make) -> None:
     """What is asked for is laid out although more layers than there are cores keep their readers waiting."""
     hang = [distribution(f"hang{n}", {f"purelib/hang{n}.py": b""}) for n in range(os.cpu_count() or 1)]
@@ -234,8 +311,7 @@ def test_wanted_layers_pass_those_that_hang(stream_of: Make) -> None:
     with stream.running(STAY) as process:
         assert process.stdout and process.stdout.readline() == "up\n"
         assert not stream.is_there(LARGE)
-        stream.growing.want([key(LARGE.digest)])
-        eventually(lambda: stream.is_there(LARGE))
+        eventually(lambda: stream.growing.want([key(LARGE.digest)]) or stream.is_there(LARGE))  # it may not listen yet
         assert not any(map(stream.is_there, hang))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.agents import until
 from support.testbed import FakeHosts, Host, Testbed, testbed
 from support.testbed_network import processes_in
 
@@ -111,8 +112,8 @@ def test_firewall_leaves_the_client_one_port(fresh: Testbed) -> None:
     """Behind it the client gets to sshd alone, the machine never to the client, and machines to each other."""
     with socket.create_server((fresh.client_address, 0)) as listener:
         port = listener.getsockname()[1]
-        fresh[1].run("/usr/sbin/sshd -p 2222")  # something else that listens
-        assert opens(fresh[1].address, 2222)
+        fresh[1].run("/usr/sbin/sshd -p 2222")  # something else that listens, a moment later
+        until(lambda: opens(fresh[1].address, 2222))
         assert reaches(fresh[1], fresh.client_address, port)
         fresh[1].firewall(22)
         assert not opens(fresh[1].address, 2222)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import random
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -216,6 +219,43 @@ def test_layer_that_nobody_has(cluster: Cluster) -> None:
         unpack(cluster.a, source)
     with Client(cluster.hub.address, source):
         unpack(cluster.a, source)
+
+
+def test_what_was_removed_is_had_anew(cluster: Cluster) -> None:
+    """Archives that expired at the hub, or at the node that wants them, are no damage, and come again, however many."""
+    layers = [noise(50_000) for _ in range(6)]
+    with Client(cluster.hub.address, *layers) as client:
+        unpack(cluster.hub, *layers)
+        remove(cluster.hub, *layers)
+        unpack(cluster.b, *layers)
+        assert not client.damaged
+        remove(cluster.b, *layers)
+        unpack(cluster.b, *layers)
+
+
+def remove(agent: Agent, *sources: LayerSource) -> None:
+    """What expiry does to layers that nobody has used for long."""
+    for source in sources:
+        shutil.rmtree(agent.cache.layer(source.digest))
+        os.unlink(agent.cache.listing(source.digest))
+        for path in Path(agent.cache.place("archives")).glob(f"{source.digest}*"):
+            path.unlink()
+
+
+def test_an_archive_that_cannot_be_read(cluster: Cluster) -> None:
+    """The client's disk fails in the middle of a layer: it is named at once, and others are still uploaded."""
+    broken, whole = noise(), noise()
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Client(cluster.hub.address, broken, whole) as client:
+        ordinary = client.uploader._open
+        client.uploader._open = lambda digest: Failing() if digest == broken.digest else ordinary(digest)
+        with pytest.raises(NodeError, match="No source has a sound copy"):
+            unpack(cluster.a, broken)
+        unpack(cluster.a, whole)
 
 
 def test_unpacked_layers_are_served(cluster: Cluster) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from likewise.cluster.certificates import ClusterSecurity, make_security
 from likewise.cluster.environ import tls_environ
 from likewise.model.digest import Digest
 from likewise.model.layer import LayerSource
+from likewise.model.offer import Offer
 from likewise.node.cache import NodeCache, open_cache
 from likewise.node.layers import LayerShelf
 from likewise.node.sources import AgentSource
@@ -132,6 +133,10 @@ class Client:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def offer(self, offers: Iterable[Offer], *, first: bool = False) -> None:
+        """Tell the hub what nodes can have from an index."""
+        asyncio.run_coroutine_threadsafe(self.uploader.offer(offers, first=first), self._loop).result(20)
 
     async def _settle(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -26,14 +26,14 @@ class Authority(msgspec.Struct):
     chain: Path
 
 
-def make_authority(folder: Path) -> Authority:
-    """An authority and a certificate for ``localhost``, valid for an hour, written to `folder`."""
+def make_authority(folder: Path, *, later: datetime.timedelta = datetime.timedelta()) -> Authority:
+    """An authority and a certificate for ``localhost``, valid for an hour from `later` on, written to `folder`."""
     folder.mkdir(exist_ok=True)
     key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority of {folder.name}")])
     root = _certificate(issuer, issuer, key, key, authority=True)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    leaf = _certificate(name, issuer, server_key, key, authority=False)
+    leaf = _certificate(name, issuer, server_key, key, authority=False, later=later)
     bundle, chain = folder / "authority.pem", folder / "server.pem"
     bundle.write_bytes(_pem(root) + _key(key))
     chain.write_bytes(_pem(leaf) + _key(server_key))
@@ -70,8 +70,9 @@ def _certificate(
     signer: ec.EllipticCurvePrivateKey,
     *,
     authority: bool,
+    later: datetime.timedelta = datetime.timedelta(),
 ) -> x509.Certificate:
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.timezone.utc) + later
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     return (
         x509.CertificateBuilder()

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -64,6 +65,11 @@ def canary(name: str) -> str:
 def url(name: str, host: str = "packages.example.invalid", path: str = "/simple") -> str:
     """A URL with a user and the credential called `name`."""
     return f"https://user:{canary(name)}@{host}{path}"
+
+
+def uv_credentials(service: str, password: str) -> str:
+    """What ``uv auth login`` writes for the user ``me``."""
+    return f'[[credential]]\nservice = "{service}"\nusername = "me"\nscheme = "basic"\npassword = "{password}"\n'
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,9 @@ def _plant_home(home: Path) -> None:
             ".git-credentials": url("git_credentials") + "\n",
             ".gitconfig": f'[url "{url("gitconfig")}"]\n\tinsteadOf = https://packages.example.invalid/\n',
             ".ssh/id_ed25519": f"-----BEGIN OPENSSH PRIVATE KEY-----\n{canary('ssh_key')}\n",
+            ".local/share/uv/credentials/credentials.toml": uv_credentials(
+                "https://packages.example.invalid", canary("uv_store")
+            ),
             ".pypirc": f"[pypi]\npassword = {canary('pypirc')}\n",
         },
     )
@@ -296,14 +305,22 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
 
 
 def words_beneath(*folders: Path, without: frozenset[Path] = frozenset()) -> dict[str, set[str]]:
-    """Planted word → the files beneath `folders` that hold it, in content or name; `without` are passed over."""
+    """Planted word → the files beneath `folders` that hold it, in content or name; `without` are passed over.
+
+    Of hard links to one file the first one's content counts.
+    """
     found: dict[str, set[str]] = {}
+    read: set[tuple[int, int]] = set()
     for folder in folders:
         for path in folder.rglob("*"):
             if path in without:
                 continue
-            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-            for word in words_in(content) | words_in(str(path).encode()):
+            words = words_in(str(path).encode())
+            facts = path.lstat()
+            if stat.S_ISREG(facts.st_mode) and (facts.st_dev, facts.st_ino) not in read:
+                read.add((facts.st_dev, facts.st_ino))
+                words |= words_in(path.read_bytes())
+            for word in words:
                 found.setdefault(word, set()).add(str(path))
     return found
 

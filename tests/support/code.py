@@ -11,8 +11,8 @@ from likewise.model.digest import Digest
 from likewise.model.editable import Editable
 from likewise.model.snapshot import Interpreter, PrefixKind
 from likewise.model.target import Platform
-from likewise.scan.code import CodeScan, Limits, scan_code
-from likewise.scan.probe import MainModule, Probe
+from likewise.scanner.code import CodeScan, Limits, scan_code
+from likewise.scanner.probe import MainModule, Probe
 
 
 class Remembered:

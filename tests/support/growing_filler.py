@@ -15,7 +15,7 @@ from typing import Any
 
 
 class Filler:
-    """Brings layers until all are there, or the file ``stop`` is."""
+    """Brings layers until all are there, or the file ``stop`` is, or nothing any more: the test is over."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Filler:
                 return
             self.queue = os.open(self.growing / "queue", os.O_RDWR | os.O_NONBLOCK)
             self.note("began", str(os.getpid()))
-            while not (self.folder / "stop").exists():
+            while (self.folder / "plan.json").exists() and not (self.folder / "stop").exists():
                 self.listen()
                 left = [name for name in self.order if not self.failed(name).exists()]
                 if not self.order:

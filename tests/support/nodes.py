@@ -18,16 +18,17 @@ import msgspec
 import likewise
 from likewise.layers.interpreter import interpreter_source
 from likewise.layers.kit import write_kit
+from likewise.layers.loose import write_loose, write_loose_kit
 from likewise.layers.pack import write_archive
 from likewise.model.digest import EMPTY, Digest, digest_bytes
-from likewise.model.keys import kit_key, layer_key, manifest_key
+from likewise.model.keys import kit_key, layer_key, loose_key, loose_kit_key, loose_listing_key, manifest_key
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, encode_listing, layer_source
 from likewise.model.manifest import LayerRef, Manifest
 from likewise.model.snapshot import Interpreter
 from likewise.model.target import Platform, Target
 from likewise.model.zstd import ZstdCompressor
 from likewise.node.command import Launch
-from likewise.scan.probe import probe_here
+from likewise.scanner.probe import probe_here
 from support.prefixes import clean_environ
 from support.replica import NoFacts
 
@@ -85,11 +86,27 @@ def raw_archive(entries: Sequence[FileEntry], contents: Iterable[bytes], *, afte
 
 
 def put(store: Path, *sources: LayerSource) -> None:
-    """Put the archives of layers into a store's directory."""
+    """Put the archives of layers into a store's directory, each at once, as stores do it."""
     for source in sources:
         path = store / layer_key(source.digest)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(archive(source))
+        new = path.with_name(f"{path.name}.new")
+        new.write_bytes(archive(source))
+        new.replace(path)
+
+
+def put_loose(store: Path, *sources: LayerSource) -> None:
+    """Put layers into a store's directory as they are for nodes on its file system: unpacked."""
+    (store / "loose").mkdir(parents=True, exist_ok=True)
+    for source in sources:
+        write_loose(source, store / loose_key(source.digest), store / loose_listing_key(source.digest))
+
+
+def put_loose_kit(store: Path, manifest: Manifest) -> Path:
+    """Make a kit of a store's loose layers; where it is."""
+    place = store / loose_kit_key(manifest.id)
+    write_loose_kit(manifest, lambda digest: store / loose_key(digest), place)
+    return place
 
 
 def manifest_of(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -28,3 +31,25 @@ def wait_until_gone(marker: str, seconds: float = 10) -> dict[int, str]:
     while (left := dask_processes(marker)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[set[str]]:
+    """The command lines of all processes while this lasts, looked at again and again."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    seen.add(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()

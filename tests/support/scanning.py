@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from likewise.model.snapshot import Problem, Snapshot
-from likewise.scan import Scanned, scan_prefix
-from likewise.scan.probe import probe_python
+from likewise.scanner import Scanned, scan_prefix
+from likewise.scanner.probe import probe_python
 from support.prefixes import make_venv, run
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,8 @@ from likewise.node.command import Launch
 from likewise.node.growing import Growing, key
 from support.nodes import archive, manifest_of, put, put_manifest, real_kit
 from support.prefixes import clean_environ
+
+_T = TypeVar("_T")
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -85,7 +87,7 @@ class Stream(msgspec.Struct, frozen=True):
             process.communicate()
 
     def filler(self) -> int | None:
-        """The process that fills the prefix."""
+        """The process that fills the prefix, once it has begun; what it fills may be in use before."""
         return holder(Path(self.growing.place("lock")))
 
 
@@ -124,24 +126,25 @@ def make_stream(
 
 
 def holder(lock: Path) -> int | None:
-    """The process that has locked the file (proc(5), ``/proc/locks``)."""
+    """The process that has locked the file (proc(5), ``/proc/locks``); those who just look take a lock for reading."""
     try:
         inode = lock.stat().st_ino
     except FileNotFoundError:
         return None
     for line in Path("/proc/locks").read_text().splitlines():
         fields = line.split()
-        if fields[1] == "FLOCK" and int(fields[5].rpartition(":")[2]) == inode:
+        if fields[1] == "FLOCK" and fields[3] == "WRITE" and int(fields[5].rpartition(":")[2]) == inode:
             return int(fields[4])
     return None
 
 
-def eventually(true: Callable[[], object], seconds: float = 30) -> None:
-    """Wait until `true` returns something true."""
+def eventually(true: Callable[[], _T | None], seconds: float = 30) -> _T:
+    """Wait until `true` returns something true; that."""
     end = time.monotonic() + seconds
-    while not true():
+    while not (found := true()):
         assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.01)
+    return found
 
 
 def content(root: Path) -> dict[str, tuple[int, bytes | str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from likewise.scan.files import DistFiles, Layout, dist_files, layout_for
+from likewise.scanner.files import DistFiles, Layout, dist_files, layout_for
 from support.prefixes import UV, make_venv, run
 from support.w160 import REQUIREMENTS
 

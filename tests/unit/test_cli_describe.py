@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from likewise.cli import plan as plan_command
+from likewise.cli import answer
 from likewise.cli import scan as scan_command
 from likewise.cli.checks import Check, Status
 from likewise.cli.doctor import describe as describe_checks
@@ -82,7 +82,7 @@ def test_a_scan_shows_every_distribution_and_where_it_came_from() -> None:
 
 def test_a_plan_leads_with_the_sum_and_hides_what_is_plain() -> None:
     """The sum comes first; an unmodified release that is simply copied is only counted."""
-    lines = list(plan_command.describe(SNAPSHOT, PLAN, verbose=False))
+    lines = list(answer.describe(SNAPSHOT, PLAN, verbose=False))
     assert "2 copied, 1 built, 1 shipped; 2.51 kB for linux-x86_64" in lines[0]
     assert not any("alpha" in line for line in lines)
     assert all(any(name in line for line in lines) for name in ("beta", "gamma", "code-work"))
@@ -91,7 +91,7 @@ def test_a_plan_leads_with_the_sum_and_hides_what_is_plain() -> None:
 
 def test_a_verbose_plan_hides_nothing() -> None:
     """-v lists every decision with its reason."""
-    text = "\n".join(plan_command.describe(SNAPSHOT, PLAN, verbose=True))
+    text = "\n".join(answer.describe(SNAPSHOT, PLAN, verbose=True))
     assert all(d.name in text and d.reason in text for d in PLAN.decisions)
     assert "-v" not in text
 
@@ -99,8 +99,8 @@ def test_a_verbose_plan_hides_nothing() -> None:
 def test_what_somebody_asked_for_is_never_plain() -> None:
     """A copy that was to be ignored and is shipped all the same is shown."""
     kept = decision("alpha", Action.COPY, "not left out: required by beta; exact copy; same platform")
-    assert not plan_command.is_ordinary(kept, SNAPSHOT)
-    assert plan_command.is_ordinary(PLAN.decisions[0], SNAPSHOT)
+    assert not answer.is_ordinary(kept, SNAPSHOT)
+    assert answer.is_ordinary(PLAN.decisions[0], SNAPSHOT)
 
 
 def test_a_launch_report_has_one_line_per_stage() -> None:

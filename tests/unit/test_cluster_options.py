@@ -16,10 +16,13 @@ from likewise.cluster.options import (
     memory_bytes,
     render_options,
     require_local_nodes,
+    require_local_target,
     scheduler_argv,
     worker_argv,
 )
 from likewise.errors import UnsupportedError, UsageError
+from likewise.model.plan import Plan
+from likewise.model.target import Platform, Target
 
 
 @pytest.mark.parametrize(
@@ -126,6 +129,20 @@ def test_reserved_option(name: str) -> None:
     """What the cluster itself gives to its nodes can't be given again."""
     with pytest.raises(UsageError, match="cluster itself"):
         check_options({name: "x"}, {f"--{name.replace('_', '-')}"}, where="worker_options")
+
+
+def test_local_nodes_are_what_this_computer_is() -> None:
+    """Nodes on this computer can't be another processor or system; another C library's version is no matter here."""
+    own, arm = (
+        Target(platform=Platform(os="linux", arch=arch, libc="glibc", libc_version="2.17"), python="3.11.7")
+        for arch in ("x86_64", "aarch64")
+    )
+    require_local_target(None, "x86_64")
+    require_local_target(own, "x86_64")
+    for goal in (arm, Plan(target=arm, decisions=(), kit=())):
+        with pytest.raises(UsageError, match="which is linux-x86_64 and not linux-aarch64") as caught:
+            require_local_target(goal, "x86_64")
+        assert "SSHCluster" in caught.value.todo
 
 
 def test_scheduler_command() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from likewise.model.editable import Editable
 from likewise.model.snapshot import CodePosition
-from likewise.scan.code_roots import candidates, package_parent, territory
-from likewise.scan.probe import MainModule, Probe
+from likewise.scanner.code_roots import candidates, package_parent, territory
+from likewise.scanner.probe import MainModule, Probe
 from support.code import make_probe
 
 

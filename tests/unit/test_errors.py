@@ -55,6 +55,7 @@ def test_exit_codes_are_stable() -> None:
         "verify": 16,
         "cluster": 17,
         "unsupported": 18,
+        "fetch": 19,
     }
 
 

@@ -25,9 +25,9 @@ def test_without_a_wish() -> None:
 def test_first_ones_with_what_they_require() -> None:
     """What comes first brings what it requires along, and is not urgent: nobody waits for it yet."""
     order = Order("xyzabc", CLOSURES, ["z", "a"])
-    assert not order.is_urgent() and order.is_wanted()
+    assert not order.is_urgent()
     assert [order.take() for _ in range(4)] == list("zabc")
-    assert not order.is_wanted() and all_of(order) == "xy"
+    assert all_of(order) == "xy"
 
 
 def test_last_wish_comes_first() -> None:
@@ -59,3 +59,13 @@ def test_once_more() -> None:
     order.again("x")
     order.want(["x"])
     assert order.is_urgent() and all_of(order) == "xy"
+
+
+def test_put_off() -> None:
+    """What is to be put off is passed over while nobody asks for it, and comes when somebody does."""
+    order = Order("abcde", {"d": ("d", "c")}, first=["b", "e"])
+    assert [order.take("abc".__contains__) for _ in range(3)] == ["e", "d", None]
+    assert len(order) == 3
+    order.want(["c"])
+    assert [order.take("abc".__contains__) for _ in range(2)] == ["c", None]
+    assert [order.take("a".__contains__), order.take(), order.take()] == ["b", "a", None]

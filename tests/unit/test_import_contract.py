@@ -14,23 +14,70 @@ import likewise
 
 SOURCE = Path(likewise.__file__).parent
 VALUES = {"model", "errors", "events"}
+JOINED = {"settings", "stages", "planner", "layers", "store", *VALUES}
 ALLOWED = {
     "errors": set(),
     "events": set(),
     "model": {"model", "errors"},
     # The stages know the values and themselves, never each other.
-    **{stage: {stage, *VALUES} for stage in ("scan", "plan", "layers", "store", "node")},
+    **{stage: {stage, *VALUES} for stage in ("scanner", "layers", "store", "node")},
+    "planner": {"planner", "versions", *VALUES},
+    "resolution": {"resolution", "planner", *VALUES},
+    "formats": {"formats", "versions", *VALUES},
+    "indexes": {"indexes", *VALUES},
     # Between nodes.
-    "transport": {"transport", "node", *VALUES},
+    "transport": {"transport", "node", "layers", *VALUES},
     # The edge, and the one place that joins the stages.
     "settings": {*VALUES},
     "stages": {*VALUES},
-    "packing": {"layers", "store", *VALUES},
-    "sync": {"settings", "stages", "packing", "scan", "plan", "layers", "store", "node", *VALUES},
+    "arguments": {*VALUES},
+    "versions": {*VALUES},
+    "forms": {"layers", "store", *VALUES},
+    "packing": {"forms", "layers", "store", *VALUES},
+    "supply": {"forms", "packing", "settings", "stages", "store", *VALUES},
+    "compiling": {"forms", *JOINED},
+    "nodes_python": JOINED,
+    "elsewhere": {"nodes_python", "indexes", "scanner", "versions", *JOINED},
+    "conda_elsewhere": {"elsewhere", "nodes_python", "indexes", "resolution", "scanner", *JOINED},
+    "resolving": {"compiling", "conda_elsewhere", "elsewhere", "nodes_python", "planning", "scanner", *JOINED},
+    "prepared": {"resolving", "packing", "supply", "forms", "node", *JOINED},
+    "publishing": {"prepared", "resolving", "compiling", "packing", "supply", "forms", "node", *JOINED},
+    "conda_planning": {"formats", "indexes", "resolution", *JOINED},
+    "asking": {"indexes", "resolution", *JOINED},
+    "planning": {
+        "asking",
+        "conda_planning",
+        "elsewhere",
+        "versions",
+        "formats",
+        "indexes",
+        "nodes_python",
+        "scanner",
+        *JOINED,
+    },
+    "offers": {"indexes", "resolution", *JOINED},
+    "conda_offers": {"indexes", *VALUES},
+    "sync": {
+        "conda_offers",
+        "offers",
+        "planning",
+        "formats",
+        "arguments",
+        "publishing",
+        "compiling",
+        "prepared",
+        "forms",
+        "resolving",
+        "settings",
+        "stages",
+        "planner",
+        "store",
+        *VALUES,
+    },
     "deploy": {"", "sync", "settings", "store", "node", *VALUES},
     "console": {"console", *VALUES},
-    "cluster": {"cluster", "transport", "sync", "settings", "stages", "node", "store", "console", *VALUES},
-    "cli": {"cli", "cluster", "deploy", "sync", "settings", "console", "", *VALUES},
+    "cluster": {"cluster", "arguments", "transport", "sync", "settings", "stages", "node", "store", "console", *VALUES},
+    "cli": {"cli", "cluster", "deploy", "sync", "formats", "settings", "console", "", *VALUES},
     "__main__": {"cli"},
 }
 """Part of likewise → the parts it may import; "" is the package itself."""
@@ -43,7 +90,7 @@ HEAVY |= {"platformdirs", "pathspec"}
 
 
 def part_of(module: str) -> str:
-    """``likewise.scan.files`` → ``scan``; ``likewise`` → ""."""
+    """``likewise.scanner.files`` → ``scanner``; ``likewise`` → ""."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -56,7 +103,7 @@ def imports_of(source: str, module: str, *, package: bool = False) -> Iterator[s
             base = module.split(".")
             base = base[: len(base) - node.level + package] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
-            # `from likewise import scan` imports a part; `from likewise.scan import files` one of a part already named.
+            # `from likewise import scanner` names a part; `from likewise.scanner import files` is one that is named.
             yield from (f"{origin}.{alias.name}" for alias in node.names) if origin == "likewise" else [origin]
 
 
@@ -79,14 +126,14 @@ def imported_parts(names: Iterator[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("statement", "found"),
     [
-        ("import likewise.scan.files", "likewise.scan.files"),
-        ("from likewise.scan import files", "likewise.scan"),
-        ("from likewise import scan", "likewise.scan"),
-        ("from ..scan.files import x", "likewise.scan.files"),
-        ("from .. import scan", "likewise.scan"),
+        ("import likewise.scanner.files", "likewise.scanner.files"),
+        ("from likewise.scanner import files", "likewise.scanner"),
+        ("from likewise import scanner", "likewise.scanner"),
+        ("from ..scanner.files import x", "likewise.scanner.files"),
+        ("from .. import scanner", "likewise.scanner"),
         ("from . import unpack", "likewise.node"),
-        ("def f():\n    from likewise.scan import files", "likewise.scan"),
-        ("if TYPE_CHECKING:\n    import likewise.scan", "likewise.scan"),
+        ("def f():\n    from likewise.scanner import files", "likewise.scanner"),
+        ("if TYPE_CHECKING:\n    import likewise.scanner", "likewise.scanner"),
     ],
 )
 def test_no_import_goes_unseen(statement: str, found: str) -> None:

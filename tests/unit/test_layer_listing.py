@@ -92,18 +92,31 @@ def test_paths_that_exclude_each_other(paths: list[str], reason: str) -> None:
     ("path", "link", "reason"),
     [
         ("purelib/a", "/etc/passwd", "absolute link"),
-        ("purelib/a", "../b", "leaves the layer"),
-        ("purelib/a/b", "../../c", "leaves the layer"),
-        ("purelib/a/b", "../../purelib/c", "leaves the layer"),
+        ("data/a", "../b", "leaves the layer"),
+        ("code/a/b", "../../c", "leaves the layer"),
+        ("data/a/b", "../../data/c", "leaves the layer"),
+        ("purelib/a", "../../../../c", "leaves the layer"),
+        ("purelib/a/b", "./..//../../../../c", "leaves the layer"),
         ("purelib/a", "b/../../c", "leaves the layer"),
+        ("purelib/a", "../b/../c", "leaves the layer"),
         ("purelib/a", "b\0", "absolute link"),
         ("purelib/a", "caf\udce9", "Unicode"),
     ],
 )
 def test_links_that_lead_outside(path: str, link: str, reason: str) -> None:
-    """A link never leaves the scheme directory that it lies in, not even on its way."""
+    """A link never leaves the scheme directory that it lies in, that of a module the prefix; not even on its way."""
     with pytest.raises(LayerError, match=reason):
         check_entries([entry("purelib/ok"), entry(path, link=link)], where="")
+
+
+def test_links_from_modules_into_the_prefix() -> None:
+    """The site directory is three folders deep in every prefix."""
+    links = {
+        "purelib/torch/lib/libtorch.so": "../../../../libtorch.so",
+        "purelib/l": "../../../share/x",
+        "purelib/b": ".",
+    }
+    check_entries([entry(path, link=link) for path, link in links.items()], where="")
 
 
 def test_links_that_stay_inside_and_have_no_content() -> None:

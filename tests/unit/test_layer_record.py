@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from likewise.scan.record import parse_record
+from likewise.model.record import parse_record
 
 HASH = "sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -34,7 +34,21 @@ EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 )  # fmt: skip
 def test_records_of_all_kinds_are_read(text: str, expected: list[tuple[str, str | None]]) -> None:
     """Quoting, line ends, missing and foreign hashes, directories, repetitions, characters that end lines elsewhere."""
-    assert parse_record(text) == expected
+    assert [(name, digest) for name, digest, _ in parse_record(text)] == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [("0", 0), ("17", 17), ("", -1), ("-1", -1), ("1.5", -1), ("0x10", -1), ("9" * 5000, -1), ("²", -1)],
+)
+def test_a_size_that_is_no_number_is_none(field: str, expected: int) -> None:
+    """Whatever stands in the field of the size, reading a RECORD goes on."""
+    assert parse_record(f"a.py,{HASH},{field}\n") == [("a.py", EMPTY, expected)]
+
+
+def test_a_line_without_a_size_has_none() -> None:
+    """Lines may end after the hash."""
+    assert parse_record(f"a.py,{HASH}\n") == parse_record(f'"a.py",{HASH}\n') == [("a.py", EMPTY, -1)]
 
 
 def test_quotes_that_do_not_match_are_an_error() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from likewise.model.layer import LayerKind, LayerSource
 from likewise.model.snapshot import Distribution, Origin, OriginKind, Snapshot
-from likewise.plan.requirements import layer_requirements
+from likewise.planner.requirements import layer_requirements
 from support.nodes import layer
 from support.values import TARGET, make_interpreter
 

@@ -304,10 +304,10 @@ def test_paths_that_collide(pair: tuple[FileEntry, ...], reason: str) -> None:
 def test_links(target: str, fine: bool) -> None:
     """A relative link inside the scheme's directory is shipped; one that leaves it is refused."""
     if fine:
-        check_entries([link("purelib/p/a", target)], where="x")
+        check_entries([link("data/p/a", target)], where="x")
     else:
         with pytest.raises(LayerError, match="link"):
-            check_entries([link("purelib/p/a", target)], where="x")
+            check_entries([link("data/p/a", target)], where="x")
 
 
 def test_every_problem_is_collected() -> None:
@@ -354,6 +354,8 @@ def test_manifest_id_depends_on_every_field() -> None:
         "kit": (),
         "needs": {"GLIBC": "2.99"},
         "outline": ONE,
+        "base": "data",
+        "variables": {"GDAL_DATA": "@prefix@/share/gdal"},
         "format": 2,
     }
     assert set(MANIFEST.__struct_fields__) == set(other)

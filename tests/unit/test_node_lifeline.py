@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from likewise.errors import NodeError
+
 WAITING = "from likewise.node.lifeline import watch; print('up', flush=True); watch()"
 BECOMING = """
 import os, sys, threading, time
@@ -70,3 +72,14 @@ def test_a_worker_hears_where_its_scheduler_is(tmp_path: Path) -> None:
         assert (tmp_path / "scheduler.json").read_text() == '{"address": "tls://h:1"}'
         process.stdin.close()
         assert process.wait(10) == -15
+
+
+def test_a_worker_that_has_no_room_for_it_says_so(tmp_path: Path) -> None:
+    """Dask would wait for the file for ever."""
+    (tmp_path / "scheduler.json.new").symlink_to("/dev/full")
+    code = "import likewise.cluster.lifeline, time; time.sleep(60)"
+    told = b'{"scheduler": "tls://h:1"}\n'
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=told, cwd=tmp_path, capture_output=True, timeout=30, check=False)
+    assert done.returncode == NodeError.exit_code
+    assert b"The node's disk is full" in done.stderr and str(tmp_path).encode() in done.stderr

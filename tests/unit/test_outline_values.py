@@ -10,17 +10,19 @@ import pytest
 from likewise.errors import LayerError, NodeError
 from likewise.layers.outline import build_outline, outline_source
 from likewise.model.digest import EMPTY, digest_bytes
-from likewise.model.layer import LayerKind, SourceFile, layer_source
+from likewise.model.layer import FileEntry, LayerKind, SourceFile, layer_source
 from likewise.model.manifest import Manifest
 from likewise.model.outline import (
+    MOST_DATA,
     OUTLINE_PATH,
     Outline,
     OutlinedLayer,
     check,
     closure,
     decode_outline,
-    is_outlined,
+    outlined,
     pth_folders,
+    pth_words,
     tops,
 )
 from support.nodes import distribution, layer, manifest_of
@@ -153,13 +155,33 @@ def test_a_newer_format_is_refused() -> None:
         ("purelib/a/b.pth", False),
         ("purelib/a/_vendor/b-1.dist-info/METADATA", False),
         ("purelib/a.py", False),
-        ("data/a-1.dist-info/METADATA", False),
+        ("scripts/a", False),
+        ("data/bin/a", False),
+        ("data/share/a/kernel.json", True),
+        ("data/etc/a.conf", True),
         ("code/code-0/a.pth", False),
     ],
 )
 def test_what_belongs_to_it(path: str, expected: bool) -> None:
-    """What Python and packaging tools look for in the site directory itself."""
-    assert is_outlined(path) is expected
+    """What Python and packaging tools look for in the site directory, and what others find by its path."""
+    entry = FileEntry(path=path, sha256=EMPTY, size=0)
+    assert outlined([entry]) == [entry] * expected
+
+
+def test_much_data_follows() -> None:
+    """With more than `MOST_DATA` bytes outside the site directory, a layer has none of them in the outline."""
+    few = [FileEntry(path=f"data/share/{n}", sha256=EMPTY, size=MOST_DATA // 2) for n in range(2)]
+    one_more = FileEntry(path="data/share/more", sha256=EMPTY, size=1)
+    link = FileEntry(path="data/share/link", sha256=EMPTY, size=0, link="0")
+    metadata = FileEntry(path="purelib/a-1.dist-info/METADATA", sha256=EMPTY, size=0)
+    assert outlined([*few, link, metadata]) == [metadata, *few]
+    assert outlined([*few, one_more, metadata]) == [metadata]
+
+
+def test_words_of_pth_files_that_python_runs() -> None:
+    """Those of lines that begin with an import; other lines are folders or comments, other files are not read."""
+    files = {"purelib/a.pth": b"import os, a_b; a_b.c()\nfolder\n# import d\nimport\te", "data/x.pth": b"import f"}
+    assert pth_words(files) == {"import", "os", "a_b", "c", "e"}
 
 
 def test_import_names() -> None:
@@ -200,14 +222,14 @@ def test_folders_that_a_pth_file_names_count() -> None:
     assert tops([f.entry for f in source.files], {"purelib/x.pth": pth}) == {"sub", "one", "deep", "two"}
 
 
-def outlined(name: str, *requires: str) -> OutlinedLayer:
+def known(name: str, *requires: str) -> OutlinedLayer:
     """A layer that requires others."""
     return OutlinedLayer(name=name, digest=EMPTY, listing=b"", files={}, requires=requires)
 
 
 def test_closure() -> None:
     """Each layer first, then what it requires, nearest first; circles end."""
-    graph = Outline(layers=(outlined("a", "b", "c"), outlined("b", "d"), outlined("c", "a"), outlined("d", "d")))
+    graph = Outline(layers=(known("a", "b", "c"), known("b", "d"), known("c", "a"), known("d", "d")))
     assert closure(graph) == {"a": ("a", "b", "c", "d"), "b": ("b", "d"), "c": ("c", "a", "b", "d"), "d": ("d",)}
 
 

@@ -16,7 +16,7 @@ from likewise.model.snapshot import (
     Snapshot,
 )
 from likewise.model.target import Platform, Target
-from likewise.plan.planner import PlanOptions, critical_distributions, make_plan
+from likewise.planner.plans import PlanOptions, critical_distributions, make_plan
 from support.values import make_code, make_interpreter
 
 BASE = {
@@ -142,6 +142,13 @@ def test_requirements_of_extras_count_when_somebody_asks_for_the_extra() -> None
     assert actions(plan)["b"] is Action.COPY
     without = make_plan(shot, options=PlanOptions(only=("a",)))
     assert actions(without)["user"] is Action.DROP
+
+
+@pytest.mark.parametrize("marker", ["os_name ~= 'posix'", "'a' in extras"])
+def test_a_marker_that_means_nothing_is_passed_over(marker: str) -> None:
+    """It is legacy metadata or a mistake of somebody else's, and no reason to fail."""
+    plan = make_plan(snapshot(dist("odd", f"absent; {marker}")))
+    assert actions(plan)["odd"] is Action.COPY
 
 
 def test_markers_are_evaluated_for_the_target_not_for_this_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:

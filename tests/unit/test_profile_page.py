@@ -178,10 +178,13 @@ def test_the_page_is_where_the_run_began(
 
 
 def test_a_page_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run's own end is not changed by it."""
-    with Profile(tmp_path / "missing" / "page.html", "a.py", Silent()):
-        pass
+    """The run's own end is not changed by it; where there is no folder from the beginning, nothing begins."""
+    (tmp_path / "folder").mkdir()
+    with Profile(tmp_path / "folder" / "page.html", "a.py", Silent()):
+        (tmp_path / "folder").rmdir()
     assert "can't be written" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="folder"):
+        Profile(tmp_path / "missing" / "page.html", "a.py", Silent())
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import pytest
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from likewise.model.snapshot import Distribution, Interpreter, Origin, OriginKind, PrefixKind, Snapshot
+from likewise.model.markers import marker_environment
+from likewise.model.snapshot import Distribution, Origin, OriginKind, Snapshot
 from likewise.model.target import Platform, Target
-from likewise.plan import requirements
-from likewise.plan.requirements import RequirementGraph, marker_environment
+from likewise.planner import requirements
+from likewise.planner.requirements import RequirementGraph
+from support.values import make_interpreter
 
 PLATFORM = Platform(os="linux", arch="x86_64", libc="glibc", libc_version="2.36")
 TARGET = Target(platform=PLATFORM, python="3.11.7")
@@ -43,22 +45,12 @@ WRITTEN = (
 
 def snapshot(asked: tuple[str, ...]) -> Snapshot:
     """One distribution with all of `WRITTEN`, and another that asks for some of its extras."""
-    interpreter = Interpreter(
-        implementation="cpython",
-        version="3.11.7",
-        cache_tag="cpython-311",
-        magic="",
-        abiflags="",
-        platform=PLATFORM,
-        prefix="/p",
-        base_prefix="/b",
-        executable="/p/bin/python",
-        kind=PrefixKind.VENV,
-        base_kind=PrefixKind.UV,
-    )
+    interpreter = make_interpreter(platform=PLATFORM)
     asking = f"one[{','.join(asked)}]" if asked else "one"
     distributions = [
-        Distribution(name=name, version="1", origin=Origin(kind=OriginKind.INDEX), requires=requires)
+        Distribution(
+            name=name, version="1", origin=Origin(kind=OriginKind.INDEX), requires=requires, provides_extras=EXTRAS
+        )
         for name, requires in (("one", WRITTEN), ("two", (asking,)))
     ]
     return Snapshot(interpreter=interpreter, distributions=tuple(distributions), code=(), problems=())
@@ -94,3 +86,14 @@ def test_what_nobody_asks_for_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> 
     RequirementGraph(snapshot(()), TARGET)
     assert "plain" in texts
     assert not {"for-x ; extra == 'x'", "spelled ; extra == 'A_B'"} & set(texts)
+
+
+def test_what_mentions_a_name_is_found_without_parsing_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a name is written and whatever follows it; the answer is that of parsing every requirement."""
+    names = {"spelled", "url", "url-for-x", "with-extras", "broken", "tight", "never", "nobody"}
+    assert RequirementGraph(snapshot(()), TARGET).mentions("one", names) == expected(EXTRAS) & names
+    graph = RequirementGraph(snapshot(()), TARGET)
+    texts: list[str] = []
+    monkeypatch.setattr(requirements, "Requirement", lambda text: texts.append(text) or Requirement(text))
+    assert graph.mentions("one", {"double"}) == {"double"}
+    assert texts == ['double ; extra == "x"']

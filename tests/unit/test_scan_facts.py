@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from likewise.model.digest import Digest, digest_bytes
-from likewise.scan import facts as module
-from likewise.scan.facts import KEEP_DAYS, Facts
+from likewise.scanner import facts as module
+from likewise.scanner.facts import KEEP_DAYS, Facts
 
 CONTENT = digest_bytes(b"content")
 

@@ -7,7 +7,7 @@ import importlib.metadata
 
 import pytest
 
-from likewise.scan.metadata import (
+from likewise.scanner.metadata import (
     Metadata,
     is_valid_name,
     parse_metadata,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,16 @@ import pytest
 from likewise.errors import UnsupportedError
 from likewise.model.snapshot import PrefixKind
 from likewise.model.target import Platform
-from likewise.scan.interview import interview
-from likewise.scan.probe import Probe, full_version, parse_interview, parse_platform, prefix_kind, probe_here
+from likewise.scanner.interview import interview
+from likewise.scanner.probe import (
+    Probe,
+    full_version,
+    parse_interview,
+    parse_platform,
+    prefix_kind,
+    probe_here,
+    probe_python,
+)
 
 MUSL = "musl libc (x86_64)\nVersion 1.2.4\nDynamic Program Loader\nUsage: /lib/ld-musl-x86_64.so.1 [options]\n"
 
@@ -96,6 +105,16 @@ def test_probing_the_running_process() -> None:
     found = probe_here()
     assert found.executable == sys.executable
     assert found.interpreter.cache_tag == sys.implementation.cache_tag
-    assert found.modules["likewise.scan.probe"] == sys.modules["likewise.scan.probe"].__file__
+    assert found.modules["likewise.scanner.probe"] == sys.modules["likewise.scanner.probe"].__file__
     main = getattr(sys.modules["__main__"], "__file__", None)  # a worker of pytest-xdist has none
     assert os.path.realpath(found.main.file) == os.path.realpath(main) if main else found.main.file == ""
+
+
+def test_a_probe_leaves_nothing_in_the_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even bytecode of what Python imports when it starts: a scan changes nothing, and finds the same again."""
+    (tmp_path / "sitecustomize.py").write_text("import beside\n")
+    (tmp_path / "beside.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    assert str(tmp_path) in probe_python(sys.executable).sys_path
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beside.py", "sitecustomize.py"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from likewise.scan.editables import parse_hook
-from likewise.scan.pth import parse_pth, read_pth
+from likewise.scanner.editables import parse_hook
+from likewise.scanner.pth import parse_pth, read_pth
 
 
 def test_lines_of_a_pth() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from likewise.scan.stats import RACY_NS, facts_of, file_system, is_young, join_paths, kind_in, pack, split_paths
+from likewise.scanner.stats import RACY_NS, facts_of, file_system, is_young, join_paths, kind_in, pack, split_paths
 
 MOUNTS = [
     b"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw",

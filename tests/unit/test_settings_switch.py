@@ -26,9 +26,8 @@ def test_what_is_no_switch_is_refused(written: object) -> None:
         resolve_settings()
 
 
-def test_an_environment_variable_sets_it() -> None:
-    """Spelled as Dask spells them."""
-    with dask.config.set(dask.config.collect(paths=[], env={"DASK_LIKEWISE__STREAMING": "1"})):
-        assert resolve_settings().streaming
+def test_it_is_on_unless_an_environment_variable_says_otherwise() -> None:
+    """The variable is spelled as Dask spells them."""
+    assert resolve_settings().streaming
     with dask.config.set(dask.config.collect(paths=[], env={"DASK_LIKEWISE__STREAMING": "false"})):
         assert not resolve_settings().streaming

@@ -15,6 +15,7 @@ import pytest
 from likewise.cluster.ssh.probing import (
     Probe,
     check_fit,
+    common_target,
     fits,
     needed,
     node_address,
@@ -205,3 +206,20 @@ def test_a_cache_of_somebody_else_is_a_problem(tmp_path: Path) -> None:
     assert probe.cache == ""
     (problem,) = (text for text in fits(probe, MANIFEST) if "place" in text)
     assert "not a directory of its own" in problem
+
+
+def test_the_target_of_hosts_is_what_all_of_them_are() -> None:
+    """The oldest C library counts, as a number; a version that a host does not tell is no hindrance."""
+    older = msgspec.structs.replace(GOOD, node="h2", libc_version="2.9.1")
+    assert common_target([GOOD]) == "linux-x86_64-glibc2.36"
+    assert common_target([GOOD, older]) == "linux-x86_64-glibc2.9"
+    assert common_target([msgspec.structs.replace(GOOD, libc="", libc_version="")]) == "linux-x86_64"
+    assert common_target([GOOD, msgspec.structs.replace(GOOD, libc_version="")]) == "linux-x86_64-glibc2.36"
+
+
+def test_hosts_of_several_platforms_are_named() -> None:
+    """Nodes get one environment, so a cluster can't be of two processors or two kinds of C library."""
+    arm = msgspec.structs.replace(GOOD, node="h2", machine="aarch64")
+    with pytest.raises(ClusterError) as caught:
+        common_target([GOOD, arm, msgspec.structs.replace(arm, node="h3")])
+    assert caught.value.details["platforms"] == {"h1": "linux-x86_64-glibc", "h2, h3": "linux-aarch64-glibc"}

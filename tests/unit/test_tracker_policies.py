@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from likewise.transport.ledger import CREDIT, PATIENCE, WITNESSES
-from likewise.transport.tracker import CLIENT, Tracker, Transfer
+from likewise.transport.ledger import CLIENT, CREDIT, FETCHERS, INDEX, PATIENCE, WITNESSES
+from likewise.transport.tracker import Tracker, Transfer
 
 HUB = "hub"
 
@@ -170,6 +170,36 @@ def test_what_the_client_cannot_give_is_named_until_it_can() -> None:
     assert not found.unavailable()
 
 
+def test_what_the_hub_cannot_keep_is_named_until_it_can() -> None:
+    """A hub with a full disk holds nothing else up: other layers come, and the one is tried again when it is wanted."""
+    found = tracker("n", client_uploads=1, downloads=1)
+    found.joined("far", ["a"])
+    found.want(HUB, ["a", "b"])
+    found.want("n", ["b"])
+    assert Transfer(HUB, "a", "far") in found.begin()
+    found.gave_up("a")
+    found.left("far")
+    found.want("n", ["a"])
+    assert finish(found) == [Transfer(HUB, "b", CLIENT), Transfer("n", "b", HUB)]
+    assert found.unavailable() == {"a": ("n",)}
+    found.client_can(None)
+    assert finish(found) == [Transfer(HUB, "a", CLIENT), Transfer("n", "a", HUB)]
+
+
+def test_what_a_node_has_no_more_is_fetched_again() -> None:
+    """It is not asked for it, and gets it from others; what only the hub had the client uploads again."""
+    found = tracker()
+    found.joined("n", ["a"])
+    found.joined("m", ["a"])
+    found.lacks("n", "a")
+    found.want("n", ["a"])
+    assert finish(found) == [Transfer("n", "a", "m")]
+    found.in_store(["b"])
+    found.lacks(HUB, "b")
+    found.want("n", ["b"])
+    assert finish(found) == [Transfer(HUB, "b", CLIENT), Transfer("n", "b", HUB)]
+
+
 def test_damage_at_the_hub_is_mended_by_the_client() -> None:
     """The hub's only copy is damaged: the client uploads it again, and then it is served."""
     found = tracker("n")
@@ -217,3 +247,184 @@ def test_urgency_changes_the_order_of_what_is_there() -> None:
     found.have("n", begun.digest)
     (following,) = found.begin()
     assert following.digest == "z"
+
+
+def offering(*layers: tuple[str, int], nodes: int = 2, client_has: bool = True) -> Tracker:
+    """A tracker whose nodes want these layers (name, size), all of which a site offers."""
+    found = tracker(*(f"n{i}" for i in range(nodes)))
+    for layer, size in layers:
+        found.offer(layer, "wheel", site="https://index.example", size=size, client_has=client_has)
+    for i in range(nodes):
+        found.want(f"n{i}", [layer for layer, _ in layers])
+    return found
+
+
+MIB = 1 << 20
+
+
+def test_a_site_is_tried_with_one_wheel_while_the_client_gives_from_the_end() -> None:
+    """Nobody knows yet whether there is a way to the index: one layer is risked, and nothing else waits."""
+    found = offering(("a", 9 * MIB), ("b", 8 * MIB), ("c", 7 * MIB), ("d", 6 * MIB))
+    begun = found.begin()
+    assert [t.digest for t in begun if t.source == INDEX] == ["a"]
+    assert [t.digest for t in begun if t.source == CLIENT] == ["d", "c"]
+
+
+def test_a_proven_site_gives_to_several_nodes() -> None:
+    """After the trial each node fetches two at a time, and different ones."""
+    found = offering(*((f"l{i}", MIB) for i in range(8)), client_has=False)
+    (trial,) = found.begin()
+    found.received(trial.node, trial.digest)
+    begun = [t for t in found.begin() if t.source == INDEX]
+    assert len(begun) == len({t.digest for t in begun}) == 4
+    assert sorted(t.node for t in begun) == ["n0", "n0", "n1", "n1"]
+
+
+def test_two_nodes_try_and_then_the_client_is_asked() -> None:
+    """Whether they got nothing or something wrong; and what is offered again, the same as before, is not tried anew."""
+    for damaged in (True, False):
+        found = offering(("a", MIB), nodes=5, client_has=False)
+        tried = []
+        for _ in range(FETCHERS):
+            (transfer,) = found.begin()
+            assert transfer.source == INDEX
+            tried.append(transfer.node)
+            found.failed(transfer.node, "a", INDEX, damaged=damaged)
+        assert len(set(tried)) == FETCHERS
+        found.offer("a", "wheel", site="https://index.example", size=MIB, client_has=False)
+        assert found.begin() == [Transfer(HUB, "a", CLIENT)]
+        assert not found.unavailable()
+
+
+def test_a_site_that_three_nodes_cannot_reach_is_left_alone() -> None:
+    """Layers that nobody tried to get from there are then asked of the client at once."""
+    found = offering(("a", MIB), ("b", MIB), ("c", MIB), nodes=5, client_has=False)
+    for _ in range(WITNESSES):
+        (transfer,) = [t for t in found.begin() if t.source == INDEX]
+        found.failed(transfer.node, transfer.digest, INDEX, damaged=False)
+    assert {t.source for t in finish(found)} <= {CLIENT, HUB, *(f"n{i}" for i in range(5))}
+
+
+def test_a_site_that_was_given_up_is_tried_with_what_is_offered_later() -> None:
+    """By one node, as in the beginning: there may be a way by now, when a cluster that has run for days gets more."""
+    found = offering(("a", MIB), ("b", MIB), ("c", MIB), nodes=5, client_has=False)
+    for _ in range(WITNESSES):
+        (transfer,) = [t for t in found.begin() if t.source == INDEX]
+        found.failed(transfer.node, transfer.digest, INDEX, damaged=False)
+    finish(found)
+    for layer in ("later", "last"):
+        found.offer(layer, "wheel", site="https://index.example", size=MIB, client_has=False)
+    found.want("n0", ["later", "last"])
+    (trial,) = found.begin()
+    assert trial.source == INDEX
+
+
+def test_a_slow_upload_is_stopped_when_sites_are_much_quicker() -> None:
+    """It began before the offer came; the node fetches the layer, and the client is not asked for it again."""
+    found = tracker("n0", "n1")
+    for node in ("n0", "n1"):
+        found.want(node, ["a", "b"])
+    assert {t.digest for t in found.begin()} == {"a", "b"}
+    for layer in ("a", "b"):
+        found.offer(layer, "wheel", site="https://index.example", size=50 * MIB)
+    found.want("n0", ["trial"])
+    found.offer("trial", "wheel", site="https://index.example", size=MIB, client_has=False)
+    (trial,) = found.begin()
+    found.received(trial.node, trial.digest)
+    found.have(trial.node, trial.digest)
+    found.rates(1e5, 1e8)
+    begun = found.begin()
+    assert sorted(found.withdrawn()) == ["a", "b"]
+    assert {(t.digest, t.source) for t in begun} >= {("a", INDEX), ("b", INDEX)}
+    assert not [t for t in begun if t.source == CLIENT]
+
+
+def test_a_client_that_is_quick_keeps_what_it_would_have_given_sooner() -> None:
+    """The rates decide: the last layer is not left to a site that would need longer for it than the client."""
+    found = offering(("a", 10 * MIB))
+    found.rates(1e8, 1e5)
+    assert found.begin() == [Transfer(HUB, "a", CLIENT)]
+
+
+def test_the_index_first_if_that_is_wanted() -> None:
+    """Even if the client is quicker; what no index has it gives all the same."""
+    found = offering(("a", MIB), ("b", MIB))
+    found.want("n0", ["own"])
+    found.prefer_index(True)
+    found.rates(1e8, 1e5)
+    done = finish(found)
+    assert [t.digest for t in done if t.source == CLIENT] == ["own"]
+    assert sorted(t.digest for t in done if t.source == INDEX) == ["a", "b"]
+
+
+def test_what_a_node_made_when_it_left_another_one_fetches() -> None:
+    """It had received the wheel, and its slot was free again; nobody else is asked for anything."""
+    found = offering(("a", MIB), client_has=False)
+    (first,) = found.begin()
+    found.received(first.node, "a")
+    assert found.begin() == []
+    found.left(first.node)
+    (second,) = found.begin()
+    assert (second.digest, second.source) == ("a", INDEX)
+    assert second.node not in (first.node, HUB)
+
+
+def test_the_client_gives_what_the_last_one_who_could_fetch_leaves_behind() -> None:
+    """It left in the middle, and the others had tried."""
+    found = offering(("a", MIB), nodes=3, client_has=False)
+    (first,) = found.begin()
+    found.failed(first.node, "a", INDEX, damaged=True)
+    (second,) = found.begin()
+    found.received(second.node, "a")
+    found.begin()
+    found.failed(HUB, "a", INDEX, damaged=True)  # the hub, too, tried
+    found.left(second.node)
+    assert found.begin() == [Transfer(HUB, "a", CLIENT)]
+
+
+def test_a_long_upload_is_stopped_once_to_try_a_site() -> None:
+    """There is nothing else to try it with. When it does not answer, the upload goes on, and is left alone."""
+    found = tracker("n0", "n1")
+    for node in ("n0", "n1"):
+        found.want(node, ["a"])
+    upload = Transfer(HUB, "a", CLIENT)
+    assert found.begin() == [upload]
+    found.offer("a", "wheel", site="https://index.example", size=100 * MIB)
+    found.sent("a", 20 * MIB)
+    found.rates(1e6, 0.0)
+    for tries in range(FETCHERS):
+        (transfer,) = found.begin()
+        assert transfer.source == INDEX
+        assert found.withdrawn() == (["a"] if not tries else [])
+        found.failed(transfer.node, "a", INDEX, damaged=False)
+    assert found.begin() == [upload]
+    found.rates(1e5, 0.0)
+    assert (found.begin(), found.withdrawn()) == ([], [])
+
+
+def test_no_upload_is_stopped_that_soon_ends_or_need_not_be() -> None:
+    """Twenty seconds are left of it; or another layer, which nobody has begun with, will do to try the site."""
+    found = tracker("n0")
+    found.want("n0", ["a"])
+    found.begin()
+    found.offer("a", "wheel", site="https://index.example", size=100 * MIB)
+    found.sent("a", 80 * MIB)
+    found.rates(1e6, 0.0)
+    assert (found.begin(), found.withdrawn()) == ([], [])
+    found.sent("a", 0)
+    found.offer("b", "wheel", site="https://index.example", size=MIB)
+    found.want("n0", ["b"])
+    assert [t.digest for t in found.begin() if t.source == INDEX] == ["b"]
+    found.rates(2e6, 0.0)
+    assert (found.begin(), found.withdrawn()) == ([], [])
+
+
+def test_a_site_has_to_give_what_makes_it_worth_while() -> None:
+    """Its share of what the client would give; nothing certain where the client is the last to be asked."""
+    found = offering(("a", MIB), ("b", MIB))
+    assert found.lowest("a") == 0.0  # nobody knows how quick the client is
+    found.rates(1.6e6, 0.0)
+    assert found.lowest("a") == 1e5
+    found.prefer_index(True)
+    assert found.lowest("a") == 0.0
+    assert offering(("a", MIB), client_has=False).lowest("a") == 0.0

@@ -25,7 +25,7 @@ def test_pace_grows_and_shrinks() -> None:
 
 
 def test_cancelled_work_in_a_thread_is_waited_for() -> None:
-    """When whoever waits for a thread is cancelled, the thread's work is over before that shows."""
+    """When whoever waits for a thread is cancelled, again and again, the thread's work is over before that shows."""
     begun, over = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -35,8 +35,9 @@ def test_cancelled_work_in_a_thread_is_waited_for() -> None:
     async def cancel() -> bool:
         task = asyncio.create_task(in_thread(work))
         await asyncio.to_thread(begun.wait)
-        task.cancel()
-        await asyncio.sleep(0.05)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0.05)
         was_done = task.done()
         over.set()
         with pytest.raises(asyncio.CancelledError):
@@ -44,6 +45,21 @@ def test_cancelled_work_in_a_thread_is_waited_for() -> None:
         return was_done
 
     assert asyncio.run(cancel()) is False
+
+
+def test_cancelled_work_in_a_thread_is_told_to_stop() -> None:
+    """It may take long else."""
+    told = threading.Event()
+
+    async def cancel() -> bool:
+        task = asyncio.create_task(in_thread(told.wait, 30, stop=told.set))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return told.is_set()
+
+    assert asyncio.run(cancel())
 
 
 def test_end_insists() -> None:

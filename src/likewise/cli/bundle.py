@@ -21,6 +21,9 @@ from likewise.console.text import counted, format_bytes
 @click.option("--ask", is_flag=True, help="Nodes ask their scheduler first for its current environment.")
 @click.option("--shared", is_flag=True, help="Everybody may read the files, not only you.")
 @click.option("--prune", is_flag=True, help="Remove what former environments have left in the folder.")
+@click.option(
+    "--target", metavar="TARGET", help="What the nodes are, where they are not like this machine: linux-aarch64, …."
+)
 @click.option("--strict", is_flag=True, help="Refuse everything that is not an exact copy.")
 @click.option("--ignore", multiple=True, metavar="NAME", help="Leave this distribution out. May be repeated.")
 @click.option("--only", multiple=True, metavar="NAME", help="Ship this one and what it requires. May be repeated.")
@@ -34,6 +37,7 @@ def command(
     ask: bool,
     shared: bool,
     prune: bool,
+    target: str | None,
     strict: bool,
     ignore: tuple[str, ...],
     only: tuple[str, ...],
@@ -44,12 +48,15 @@ def command(
 
     Append "-m distributed.cli.dask_worker …" to it wherever a deployer starts a worker.
     """
-    from likewise.deploy import bootstrap_files, check_places, command_prefix
+    from likewise.deploy import bootstrap_files, check_folder, check_places, command_prefix
 
+    check_folder(folder)
     place = store or str(folder.expanduser().absolute())
     check_places(store=place, script=script, cache=cache)
     with as_session(), console_reporter(quiet=quiet) as reporter:
-        with bootstrap_files(strict=strict, ignore=ignore, only=only, reporter=reporter) as files:
+        with bootstrap_files(
+            strict=strict or None, ignore=ignore or None, only=only or None, target=target, reporter=reporter
+        ) as files:
             prefix = command_prefix(store=place, files=files, script=script, cache=cache, ask=ask)
             written = files.write_to(folder, shared=shared, prune=prune)
         value = {"prefix": prefix, "shell": prefix.shell, "manifest": files.manifest.id, "size": files.size}

@@ -17,6 +17,7 @@ from likewise.cli.failure import exit_code, show, use_color
 COMMANDS = {
     "scan": "What is here: interpreter, distributions, loose code.",
     "plan": "What would happen to each distribution, and why.",
+    "export": "The plan as pylock.toml, requirements or a Dockerfile.",
     "run": "Run a script with a cluster of this environment.",
     "demo": "Replicate this environment, compute there, prove it.",
     "bundle": "The files and the command prefix for any other deployment.",

@@ -71,9 +71,18 @@ class Profile:
         Is told all that `recorder` is told.
     quiet : bool
         Whether nothing is said of a page that could be written.
+
+    Raises
+    ------
+    UsageError
+        When its folder is not there: better now than when everything is over.
     """
 
     def __init__(self, file: Path, title: str, reporter: Reporter, *, quiet: bool = False) -> None:
+        if not file.absolute().parent.is_dir():
+            raise UsageError(
+                "The folder for the profile is not there.", where=str(file), todo="Make it, or name another."
+            )
         self.recorder = Recorder(reporter)
         self._quiet = quiet
         self._file, self._title = file.absolute(), title  # the script may change its working directory

@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -19,7 +19,9 @@ from likewise.cli.failure import INTERRUPTED
 from likewise.cli.perspective import as_script
 from likewise.cli.profile import Profile, ProfileCommand
 from likewise.console.render import console_reporter
+from likewise.console.reports import describe_layers
 from likewise.events import Reporter
+from likewise.model.report import SOURCES
 
 if TYPE_CHECKING:
     from likewise.cluster.local import Cluster
@@ -43,6 +45,26 @@ if TYPE_CHECKING:
     help="OpenSSH configuration for these hosts, in place of the user's (as ssh -F).",
 )
 @click.option(
+    "--target",
+    metavar="TARGET",
+    default=None,
+    help="What the hosts are, where they are not like this machine: linux-64, linux-aarch64-glibc2.31, ….",
+)
+@click.option(
+    "--extra",
+    "extras",
+    multiple=True,
+    metavar="REQUIREMENT",
+    help="Something for the cluster alone, like cupy-cuda12x. May be repeated.",
+)
+@click.option(
+    "--source",
+    type=click.Choice(SOURCES),
+    default=None,
+    help="Who gives hosts what a public index offers, too: this machine, the index, or whoever is quicker.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="In the end, say where each layer came from.")
+@click.option(
     "--profile",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     metavar="[FILE.html]",
@@ -55,6 +77,10 @@ def command(
     workers: int | None,
     hosts: tuple[str, ...],
     ssh_config: str | None,
+    target: str | None,
+    extras: tuple[str, ...],
+    source: str | None,
+    verbose: bool,
     profile: Path | None,
     quiet: bool,
     script: Path,
@@ -71,7 +97,10 @@ def command(
             if profile is not None:
                 watcher = stack.enter_context(Profile(profile, str(script), console, quiet=quiet))
                 reporter = watcher.recorder
-            cluster = _start(workers, hosts, ssh_config, reporter)
+            wishes = {"target": target, "extras": extras or None, "source": source}
+            cluster = _start(workers, hosts, ssh_config, wishes, reporter)
+        if verbose:
+            stack.callback(_tell_layers, cluster)  # when it is closed: layers arrive until then
         stack.callback(cluster.close)
         stack.enter_context(_default_client(cluster))
         if profile is not None:
@@ -80,8 +109,14 @@ def command(
 
 
 def _start(
-    workers: int | None, hosts: Sequence[str], ssh_config: str | None, reporter: Reporter
+    workers: int | None,
+    hosts: Sequence[str],
+    ssh_config: str | None,
+    wishes: Mapping[str, Any],
+    reporter: Reporter,
 ) -> Cluster | SSHCluster:
+    """Start it; `wishes` are its ``package_sync_…`` arguments."""
+    sync: dict[str, Any] = {f"package_sync_{name}": wish for name, wish in wishes.items()}
     if hosts:
         from likewise.cluster.ssh.cluster import SSHCluster
 
@@ -90,10 +125,15 @@ def _start(
             connect_options={"config": ssh_config} if ssh_config else None,
             worker_options={"n_workers": workers or 1},
             reporter=reporter,
+            **sync,
         )
     from likewise.cluster.local import Cluster
 
-    return Cluster(n_workers=workers, reporter=reporter)
+    return Cluster(n_workers=workers, reporter=reporter, **sync)
+
+
+def _tell_layers(cluster: Cluster | SSHCluster) -> None:
+    click.echo(describe_layers(cluster.report.layers), err=True)
 
 
 @contextmanager

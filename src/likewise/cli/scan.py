@@ -53,6 +53,11 @@ def describe(snapshot: Snapshot) -> Iterator[str]:
     ]
     if rows:
         yield table(rows, right=[3])
+    packages = [one for one in snapshot.conda if one.layer]
+    if packages:
+        yield ""
+        yield options.title(f"{counted(len(packages), 'conda package')} besides")
+        yield table([(one.name, one.version, one.build, format_bytes(one.size)) for one in packages], right=[3])
     if snapshot.code:
         yield ""
         yield options.title("loose code")

@@ -10,6 +10,7 @@ from pathlib import Path
 from likewise.model.change import Contents, top_modules
 from likewise.model.digest import Digest
 from likewise.model.layer import LayerKind, LayerSource
+from likewise.model.manifest import ROOT_BASE
 from likewise.model.snapshot import Snapshot
 from likewise.node.generated import Place, entry_scripts
 
@@ -50,13 +51,13 @@ def _entry_points(layer: LayerSource) -> str:
 
 def standard_modules(layers: Iterable[LayerSource], python: str) -> frozenset[str]:
     """Top-level modules of the standard library: those that Python knows of, and what else is in the interpreter."""
-    library = f"interpreter/lib/{python}/"
+    libraries = tuple(f"{scheme}/lib/{python}/" for scheme in ("interpreter", ROOT_BASE))
     paths = [
-        f"purelib/{file.entry.path.removeprefix(library)}"
+        f"purelib/{file.entry.path.partition(f'/lib/{python}/')[2]}"
         for layer in layers
         if layer.kind is LayerKind.INTERPRETER
         for file in layer.files
-        if file.entry.path.startswith(library)
+        if file.entry.path.startswith(libraries)
     ]
     return top_modules(paths) | sys.stdlib_module_names
 

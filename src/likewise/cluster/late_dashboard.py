@@ -2,25 +2,65 @@
 
 Dask imports Bokeh before its scheduler listens: half a second and more that every first task would wait for. Here the
 scheduler is started with ``--no-dashboard`` (its other pages are there at once), and a thread does later what
-``--dashboard`` does. Without Bokeh there is no dashboard, as with Dask itself.
+``--dashboard`` does: when workers have joined and first tasks have begun, since importing keeps the scheduler's
+interpreter busy, or as soon as somebody opens one of its pages, who waits that long. Without Bokeh there is no
+dashboard, as with Dask itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from tornado.ioloop import IOLoop
+from tornado.web import Application, RequestHandler
+
+QUIET = 5.0
+"""Seconds that workers and first tasks have the scheduler for themselves."""
 
 
 def dask_setup(scheduler: Any) -> None:
-    """Begin to import; Dask calls this when the scheduler listens."""
-    threading.Thread(target=_bring, args=(scheduler, IOLoop.current()), name="likewise-dashboard", daemon=True).start()
+    """Have it follow; Dask calls this when the scheduler listens."""
+    wanted, known, loop = threading.Event(), asyncio.Event(), IOLoop.current()
+    waiting = Application([(".*", _Page, {"wanted": wanted, "known": known})])
+    pages = scheduler.http_application
+    pages.add_application(waiting)  # is asked for what nobody else has
+
+    def ready(connect: Callable[..., None] | None) -> None:
+        pages.applications.remove(waiting)
+        try:
+            if connect is not None:
+                connect(pages, scheduler.http_server, scheduler, prefix="")
+        finally:
+            known.set()
+
+    threading.Thread(target=_bring, args=(wanted, loop, ready), name="likewise-dashboard", daemon=True).start()
 
 
-def _bring(scheduler: Any, loop: IOLoop) -> None:
+def _bring(wanted: threading.Event, loop: IOLoop, ready: Callable[[Callable[..., None] | None], None]) -> None:
+    """Import the dashboard, later or when it is wanted, and hand over what brings it up, if it can be had."""
+    wanted.wait(QUIET)
+    found: Callable[..., None] | None = None
     try:
         from distributed.dashboard.scheduler import connect
+
+        found = connect
     except ImportError:
-        return
-    loop.add_callback(connect, scheduler.http_application, scheduler.http_server, scheduler, prefix="")
+        pass
+    finally:
+        loop.add_callback(ready, found)
+
+
+class _Page(RequestHandler):
+    """Stands for every page of the dashboard until it is there."""
+
+    def initialize(self, wanted: threading.Event, known: asyncio.Event) -> None:
+        self._wanted, self._known = wanted, known
+
+    async def get(self) -> None:
+        """Wait, and have whoever asks ask again."""
+        self._wanted.set()
+        await self._known.wait()
+        self.redirect(self.request.uri or "/")

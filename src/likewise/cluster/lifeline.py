@@ -12,9 +12,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 import threading
+from typing import NoReturn
 
 from likewise.cluster.options import SCHEDULER_FILE
+from likewise.errors import LikewiseError
+from likewise.node.disk import disk_error
 from likewise.node.lifeline import watch
 
 
@@ -25,9 +29,19 @@ def heard(line: bytes) -> None:
         address = message["scheduler"]
     except (ValueError, KeyError, TypeError):
         return
-    with open(f"{SCHEDULER_FILE}.new", "w", encoding="utf-8") as file:
-        json.dump({"address": address}, file)
-    os.replace(f"{SCHEDULER_FILE}.new", SCHEDULER_FILE)
+    try:
+        with open(f"{SCHEDULER_FILE}.new", "w", encoding="utf-8") as file:
+            json.dump({"address": address}, file)
+        os.replace(f"{SCHEDULER_FILE}.new", SCHEDULER_FILE)
+    except OSError as error:
+        _give_up(disk_error(error, os.getcwd()))
+
+
+def _give_up(problem: LikewiseError) -> NoReturn:
+    """End the process at once: Dask would wait for the file for ever, and its event loop with it."""
+    sys.stderr.write(f"likewise: {problem}\n")
+    sys.stderr.flush()
+    os._exit(problem.exit_code)
 
 
 if multiprocessing.parent_process() is None:

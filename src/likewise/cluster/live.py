@@ -99,18 +99,18 @@ class LiveSync:
     def _prepare(self, old: Prepared) -> tuple[Resolved, Prepared]:
         """Look at the client again, and put what is new into the store. Runs in a thread."""
         from likewise.settings import resolve_settings
-        from likewise.sync import publish, resolve
+        from likewise.sync import publish
 
         with suppress(LikewiseError):  # what could not be packed then is tried again
             old.finish()
-        settings, stages = resolve_settings(), Stages(self._cluster._reporter)
-        how: dict[str, Any] = {"settings": settings, "store": old.store, "stages": stages, "python": old.python}
-        resolved = resolve(old.options, **how)
+        stages = Stages(self._cluster._reporter)
+        resolved = old.resolve_again(stages)
         known = {problem.message for problem in old.problems}
         for problem in resolved.problems:
             if problem.severity is not Severity.NOTE and problem.message not in known:
                 self._notice(problem.message, problem.subject, problem.severity.value)
-        new = publish(resolved, old.options, **how)
+        how: dict[str, Any] = {"settings": resolve_settings(), "store": old.store, "stages": stages}
+        new = publish(resolved, old.options, form=old.form, python=old.python, goal=old.goal, **how)
         # The kit that the nodes have goes on starting them; what it lacks they fetch. The report is that of the launch.
         kept = {"kit_id": old.kit_id, "kit_sha256": old.kit_sha256, "script": old.script, "report": old.report}
         return resolved, dataclasses.replace(new, **kept)  # type: ignore[arg-type]
@@ -122,15 +122,12 @@ class LiveSync:
 
     def _drift(self, prepared: Prepared) -> tuple[Difference, ...]:
         from likewise.events import Silent
-        from likewise.settings import resolve_settings
-        from likewise.sync import compare, resolve
+        from likewise.sync import compare
 
         if self._unchanged is not None and not self._unchanged.changed():
             return ()
-        before, stages = time.time(), Stages(Silent())
-        now = resolve(
-            prepared.options, settings=resolve_settings(), store=prepared.store, stages=stages, python=prepared.python
-        )
+        before = time.time()
+        now = prepared.resolve_again(Stages(Silent()))
         found = compare(prepared.manifest, now.layers)
         if not found:
             own = (LayerKind.DISTRIBUTION, LayerKind.CODE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -18,14 +19,23 @@ from distributed.cli import dask_scheduler, dask_worker
 from distributed.security import Security
 from distributed.system import MEMORY_LIMIT
 
+from likewise.arguments import levels, names, source
 from likewise.cluster.base import NodeCluster
 from likewise.cluster.commands import Nodes, address_file, client_environ, node_name, require_tls, split_preloads
 from likewise.cluster.local_process import LocalProcess, LocalScheduler
-from likewise.cluster.options import check_options, cluster_shape, memory_bytes, require_local_nodes
+from likewise.cluster.options import (
+    check_options,
+    cluster_shape,
+    memory_bytes,
+    require_local_nodes,
+    require_local_target,
+)
 from likewise.cluster.process import NodeProcess
-from likewise.cluster.replica import PackageSync, Replica, names
+from likewise.cluster.replica import PackageSync, Replica, goal
 from likewise.errors import UsageError
 from likewise.events import Notice, Reporter
+from likewise.model.plan import Plan
+from likewise.model.target import Target
 from likewise.settings import resolve_settings
 
 if TYPE_CHECKING:
@@ -54,7 +64,18 @@ class Cluster(Replica, NodeCluster):
     package_sync : bool
         False: plain Dask in this prefix, nothing is scanned or copied (as a comparison).
     package_sync_strict, package_sync_ignore, package_sync_only, package_sync_fail_on
-        See `likewise.plan.planner.PlanOptions`.
+        See `likewise.planner.options.PlanOptions`. Default: the settings below ``likewise.plan``.
+    package_sync_level : mapping of str to str, optional
+        Distribution -> ``"exact"``, ``"minor"`` or ``"any"``: how far its version may move on another platform.
+    package_sync_extras : list of str, optional
+        Requirements for the cluster alone; so far only where the nodes are of another platform.
+    package_sync_conda_extras : list of str, optional
+        Match specs of conda packages for the cluster alone, where this prefix is one of conda's; so far only where the
+        nodes are of another platform.
+    package_sync_target : str, Target or Plan, optional
+        A plan to carry out (of `likewise.plan`, for the platform of this computer). Default: a copy of this prefix.
+    package_sync_source : str, optional
+        As in `likewise.SSHCluster`. Nodes on this computer get everything from this computer.
     auto_sync : bool
         Whether the client of `get_client` looks for changes before it sends work, and then calls `sync`.
     env : mapping of str to str, optional
@@ -101,10 +122,15 @@ class Cluster(Replica, NodeCluster):
         nodes: int = 1,
         node_cache: str | os.PathLike[str] | None = None,
         package_sync: bool = True,
-        package_sync_strict: bool = False,
-        package_sync_ignore: Iterable[str] = (),
-        package_sync_only: Iterable[str] = (),
-        package_sync_fail_on: str = "critical-only",
+        package_sync_strict: bool | None = None,
+        package_sync_ignore: Iterable[str] | None = None,
+        package_sync_only: Iterable[str] | None = None,
+        package_sync_level: Mapping[str, str] | None = None,
+        package_sync_extras: Iterable[str] | None = None,
+        package_sync_conda_extras: Iterable[str] | None = None,
+        package_sync_fail_on: str | None = None,
+        package_sync_target: str | Target | Plan | None = None,
+        package_sync_source: str | None = None,
         auto_sync: bool = False,
         env: Mapping[str, str] | None = None,
         security: Security | bool | None = None,
@@ -141,9 +167,15 @@ class Cluster(Replica, NodeCluster):
             strict=package_sync_strict,
             ignore=names(package_sync_ignore, "package_sync_ignore"),
             only=names(package_sync_only, "package_sync_only"),
+            level=levels(package_sync_level, "package_sync_level"),
+            extras=names(package_sync_extras, "package_sync_extras"),
+            conda_extras=names(package_sync_conda_extras, "package_sync_conda_extras"),
             fail_on=package_sync_fail_on,
+            goal=goal(package_sync_target),
+            source=source(package_sync_source, "package_sync_source"),
             auto=auto_sync,
         )
+        require_local_target(sync.goal, platform.machine())
         self._listen(reporter)
         cluster_id = self._cluster_id if package_sync else ""
         self._nodes = _nodes(scheduler, worker, nodes, nanny, env, security, cluster_id, self._reporter)
@@ -160,6 +192,11 @@ class Cluster(Replica, NodeCluster):
             asynchronous=asynchronous,
             loop=loop,
         )
+
+    def _shares_store(self) -> bool:
+        from likewise.sync import open_store
+
+        return open_store().loose.can_serve(self._node_cache)
 
     async def _prepare(self) -> None:
         await self._prepare_replica()

@@ -12,6 +12,8 @@ from typing import Any
 from dask.utils import parse_bytes
 
 from likewise.errors import UnsupportedError, UsageError
+from likewise.model.plan import Plan
+from likewise.model.target import Target
 
 LIFELINE = "likewise.cluster.lifeline"
 """Dask preload that ends the process when its standard input reaches its end: when the client is gone."""
@@ -36,6 +38,29 @@ LATE_DASHBOARD = "likewise.cluster.late_dashboard"
 """Dask preload that brings the dashboard when the scheduler already works."""
 
 _SYSTEMS = {"darwin": "macOS", "win32": "Windows", "cygwin": "Windows"}
+
+
+def require_local_target(goal: Target | Plan | None, machine: str) -> None:
+    """Refuse nodes on this computer that are another platform than it is.
+
+    Parameters
+    ----------
+    goal : Target, Plan or None
+        As ``package_sync_target``.
+    machine : str
+        As of `platform.machine`.
+
+    Raises
+    ------
+    UsageError
+    """
+    target = goal.target if isinstance(goal, Plan) else goal
+    if target is not None and (target.platform.os, target.platform.arch) != ("linux", machine):
+        raise UsageError(
+            f"The nodes of this cluster are on this computer, which is linux-{machine} and not {target.platform}.",
+            where="package_sync_target",
+            todo="Use SSHCluster or a job queue for nodes of another platform.",
+        )
 
 
 def require_local_nodes(platform: str) -> None:

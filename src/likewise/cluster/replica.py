@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,6 +12,8 @@ import msgspec
 from distributed import Client
 from distributed.core import Status
 
+from likewise.arguments import levels, names, source
+from likewise.cluster.arrivals import deliveries_from_store
 from likewise.cluster.auto import SyncingClient
 from likewise.cluster.environment import Environment, environment_of
 from likewise.cluster.live import LiveSync
@@ -21,9 +23,12 @@ from likewise.console.render import ConsoleReporter, default_reporter
 from likewise.errors import ClusterError, UsageError, VerifyError
 from likewise.events import Reporter
 from likewise.model.change import SyncReport
-from likewise.model.report import LaunchReport
+from likewise.model.plan import Plan
+from likewise.model.report import Delivery, LaunchReport
+from likewise.model.target import Target
 from likewise.model.verify import Difference, VerifyReport
-from likewise.stages import Stages
+from likewise.settings import resolve_settings
+from likewise.stages import OpenStage, Stages
 
 if TYPE_CHECKING:
     from likewise.sync import Prepared
@@ -38,17 +43,26 @@ class PackageSync(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     enabled : bool
         False: plain Dask in the nodes' own prefix.
-    strict, ignore, only, fail_on
-        See `likewise.plan.planner.PlanOptions`.
+    strict, ignore, only, level, extras, fail_on
+        See `likewise.sync.plan_options`; None: as the settings say.
+    goal : Target, Plan or None
+        ``package_sync_target``: what the nodes are, where they are not like this machine; see `likewise.sync.prepare`.
+    source : str or None
+        ``package_sync_source``: who gives nodes what an index offers, too; None: as the settings say.
     auto : bool
         ``auto_sync``: look for changes before work is sent, see `Replica.get_client`.
     """
 
     enabled: bool = True
-    strict: bool = False
-    ignore: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    fail_on: str = "critical-only"
+    strict: bool | None = None
+    ignore: tuple[str, ...] | None = None
+    only: tuple[str, ...] | None = None
+    level: Mapping[str, str] | None = None
+    extras: tuple[str, ...] | None = None
+    conda_extras: tuple[str, ...] | None = None
+    fail_on: str | None = None
+    goal: Target | Plan | None = None
+    source: str | None = None
     auto: bool = False
 
     @classmethod
@@ -58,34 +72,42 @@ class PackageSync(msgspec.Struct, frozen=True, kw_only=True):
         Raises
         ------
         UsageError
-            When a single name stands where a list of names is meant.
+            When a single name stands where a list of names is meant, or for a platform that is not known.
         """
         return cls(
             enabled=bool(arguments.pop("package_sync", True)),
-            strict=arguments.pop("package_sync_strict", False),
-            ignore=names(arguments.pop("package_sync_ignore", ()), "package_sync_ignore"),
-            only=names(arguments.pop("package_sync_only", ()), "package_sync_only"),
-            fail_on=arguments.pop("package_sync_fail_on", "critical-only"),
+            strict=arguments.pop("package_sync_strict", None),
+            ignore=names(arguments.pop("package_sync_ignore", None), "package_sync_ignore"),
+            only=names(arguments.pop("package_sync_only", None), "package_sync_only"),
+            level=levels(arguments.pop("package_sync_level", None), "package_sync_level"),
+            extras=names(arguments.pop("package_sync_extras", None), "package_sync_extras"),
+            conda_extras=names(arguments.pop("package_sync_conda_extras", None), "package_sync_conda_extras"),
+            fail_on=arguments.pop("package_sync_fail_on", None),
+            goal=goal(arguments.pop("package_sync_target", None)),
+            source=source(arguments.pop("package_sync_source", None), "package_sync_source"),
             auto=bool(arguments.pop("auto_sync", False)),
         )
 
     @property
     def plan_options(self) -> Mapping[str, Any]:
-        """For `likewise.plan.planner.PlanOptions`."""
-        return {"strict": self.strict, "ignore": self.ignore, "only": self.only, "fail_on": self.fail_on}
+        """For `likewise.sync.plan_options`."""
+        asked = ("strict", "ignore", "only", "level", "extras", "conda_extras", "fail_on")
+        return {name: getattr(self, name) for name in asked}
 
 
-def names(given: Iterable[str], where: str) -> tuple[str, ...]:
-    """The value of an argument (`where`) that is a list of names.
+def goal(given: str | Target | Plan | None) -> Target | Plan | None:
+    """The value of ``package_sync_target``, where it may be the name of a platform: ``linux-64``.
 
     Raises
     ------
     UsageError
-        For a single name, which would be taken for a list of letters.
+        For a name that is not known.
     """
     if isinstance(given, str):
-        raise UsageError(f"A single name, {given!r}, is no list of names.", where=where, todo=f"Write [{given!r}].")
-    return tuple(given)
+        from likewise.sync import target_named
+
+        return target_named(given)
+    return given
 
 
 class Replica:
@@ -97,6 +119,9 @@ class Replica:
 
     packs_behind = True
     """Whether nodes may start before every layer is packed."""
+
+    nodes_fetch = False
+    """Whether nodes are other machines, which fetch from public indexes by themselves, and ask the client else."""
 
     name: Any
     status: Status
@@ -116,9 +141,9 @@ class Replica:
         self._reporter = reporter or default_reporter()
         self._own_reporter = reporter is None
 
-    def _begin_replica(self, package_sync: PackageSync, *, prepare: bool) -> None:
+    def _begin_replica(self, package_sync: PackageSync, *, prepare: bool, known: bool = True) -> None:
         """Take the arguments. With `prepare` the environment is prepared at once, in the caller's thread, where Ctrl-C
-        arrives; else `_prepare_replica` does it."""
+        arrives; else, or when it is not `known` yet what the nodes are, `_prepare_replica` does it."""
         if package_sync.auto and not (package_sync.enabled and prepare):
             raise UsageError(
                 "Only a replica can be kept in sync, and only where a call can wait for it.",
@@ -128,7 +153,7 @@ class Replica:
         self._package_sync = package_sync
         self._prepared = None
         self._live = LiveSync(self)
-        if package_sync.enabled and prepare:
+        if package_sync.enabled and prepare and known:
             self._prepared = self._prepare_environment()
 
     async def _prepare_replica(self) -> None:
@@ -143,19 +168,35 @@ class Replica:
             raise
 
     def _prepare_environment(self) -> Prepared:
-        from likewise.sync import PlanOptions, prepare  # plain Dask needs none of it
+        from likewise.sync import plan_options, prepare  # plain Dask needs none of it
 
         try:
-            options = PlanOptions(**self._package_sync.plan_options)
-            return prepare(options, reporter=self._reporter, behind=self.packs_behind)
+            options = plan_options(**self._package_sync.plan_options)
+            return prepare(
+                options,
+                reporter=self._reporter,
+                behind=self.packs_behind,
+                loose=self._shares_store(),
+                goal=self._package_sync.goal,
+                leave=self.nodes_fetch and self._source() != "client",
+            )
         except BaseException:
             self._end_show()
             raise
+
+    def _shares_store(self) -> bool:
+        """Whether the nodes' caches are where the store's files can be linked to."""
+        return False
 
     def _end_show(self) -> None:
         """Leave the terminal as it was, where the reporter is our own."""
         if self._own_reporter and isinstance(self._reporter, ConsoleReporter):
             self._reporter.close()
+
+    async def _bring_up(self, stage: OpenStage) -> None:
+        await super()._bring_up(stage)  # type: ignore[misc]
+        if self._prepared is not None:
+            self._prepared.launched()
 
     async def _close(self) -> None:
         if self.status is Status.running:
@@ -203,9 +244,17 @@ class Replica:
 
     @property
     def report(self) -> LaunchReport:
-        """What each stage of the launch did, and how long it took."""
+        """What each stage of the launch did, how long it took, and where each layer came from, as far as it has."""
         prepared = self._prepared.report.stages if self._prepared else ()
-        return LaunchReport(stages=(*prepared, *self._stages.launch_report().stages))
+        return LaunchReport(stages=(*prepared, *self._stages.launch_report().stages), layers=self._deliveries())
+
+    def _deliveries(self) -> tuple[Delivery, ...]:
+        """Where the layers came from; where nodes read the store, from there."""
+        return deliveries_from_store(self._prepared.manifest) if self._prepared is not None else ()
+
+    def _source(self) -> str:
+        """Who gives nodes what an index offers, too."""
+        return self._package_sync.source or resolve_settings().source
 
     def verify(self, *, timeout: float = 600, raise_on_difference: bool = False) -> VerifyReport:
         """Check that every node runs exactly the manifest, and that the manifest is still your environment.

@@ -22,7 +22,6 @@ from likewise.cluster.verify import SCHEDULER, ask
 from likewise.errors import ClusterError, LikewiseError, LikewiseWarning, NodeError
 from likewise.events import Notice
 from likewise.model.change import Change, Changes, Loaded, Missed, SyncReport, classify, scheduler_changes
-from likewise.model.keys import layer_key
 from likewise.model.layer import LayerKind
 from likewise.model.manifest import Manifest
 from likewise.node.adopt import DIGITS
@@ -198,8 +197,8 @@ class Update:
         if scheduler is None or scheduler.manifest not in self._history:
             return None, ()
         changes = self._classify(self._history[scheduler.manifest], [scheduler])
-        tops = tops_before(self._old.snapshot, self._contents.values())
-        required = requirements(self._old.snapshot)
+        tops = tops_before(self._old.replica, self._contents.values())
+        required = requirements(self._old.replica)
         forget, stale = scheduler_changes(
             changes, scheduler.loaded, tops=tops, fixed=self._old.plan.kit, requires=required
         )
@@ -355,7 +354,7 @@ class Update:
         new = set(self._new.manifest.digests()) - set(self._old.manifest.digests())
         if not self._replaced:
             new.discard(self._new.manifest.outline)  # only who starts in the new prefix needs it
-        size = sum(self._new.store.path(layer_key(digest)).stat().st_size for digest in new)
+        size = sum(self._new.form.size(digest) for digest in new)
         names = [ref.name for ref in self._new.manifest.layers if not new.isdisjoint((ref.digest, ref.bytecode))]
         return {"layers": tuple(dict.fromkeys(names)), "shipped_bytes": size}
 

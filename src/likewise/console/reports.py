@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from likewise.console.text import counted, format_bytes, format_seconds, table
-from likewise.model.report import LaunchReport
+from likewise.model.layer import LayerKind
+from likewise.model.report import Delivery, LaunchReport, bytes_by_source
 from likewise.model.verify import Difference, VerifyReport
 
 MOST_DIFFERENCES = 20
@@ -13,6 +16,23 @@ def describe_launch(report: LaunchReport) -> str:
     """One line per stage: how long it took and what it did. Stages may overlap, so the sum can exceed the clock."""
     rows = [(stage.name, format_seconds(stage.seconds), stage.summary) for stage in report.stages]
     return table(rows, head=("stage", "time", "what it did"), right=[1])
+
+
+def describe_layers(layers: Iterable[Delivery]) -> str:
+    """One line per layer: where it came from; and a last line with the bytes from each source."""
+    found = sorted(layers, key=lambda one: (one.source, -one.size, one.name))
+    rows = [
+        (
+            f"{one.name} {one.version}".strip(),
+            "" if one.kind is LayerKind.DISTRIBUTION else one.kind.value,
+            format_bytes(one.size) if one.size else "",
+            one.source or "on its way",
+        )
+        for one in found
+    ]
+    total = ", ".join(f"{format_bytes(size)} from {source}" for source, size in sorted(bytes_by_source(found).items()))
+    lines = [table(rows, head=("layer", "", "size", "from"), right=[2]), total]
+    return "\n".join(line for line in lines if line)
 
 
 def describe_verify(report: VerifyReport) -> str:

@@ -69,15 +69,20 @@ class Binaries:
 
     def files(self, derived: Derived) -> Iterator[SourceFile]:
         """Each file, or its copy with search paths that fit."""
-        with ThreadPoolExecutor(4) as pool:
-            yield from pool.map(lambda item: self._file(item[0], item[1], derived), self.paths.items())
+        patched: dict[str, str] = {}  # layer path -> search path
+        for target, path in self.paths.items():
+            elf = self.read(path)
+            rpath = None if elf is None else self._wanted(target, elf)
+            if rpath is None:
+                yield source_file(path, target, self.facts)
+            else:
+                patched[target] = rpath
+        with ThreadPoolExecutor(4) as pool:  # patchelf's, and the first start of what it made
+            yield from pool.map(lambda item: self._copy(item[0], item[1], derived), patched.items())
         self.elfs.save()
 
-    def _file(self, target: str, path: str, derived: Derived) -> SourceFile:
-        elf = self.read(path)
-        rpath = None if elf is None else self._wanted(target, elf)
-        if rpath is None:
-            return source_file(path, target, self.facts)
+    def _copy(self, target: str, rpath: str, derived: Derived) -> SourceFile:
+        path = self.paths[target]
         digest, stat = file_digest(path, self.facts)
         make = self._patched_program if target == self.program else set_rpath
         made = derived.file("rpath", digest, rpath, make=partial(make, path, rpath=rpath))

@@ -6,6 +6,10 @@ line per batch, ``[[path, sha256, name], …]``, and answers with lines that are
 or ``[sha256, offset, size, taken]`` of a pyc that it has appended to the file named by its argument. All lie in one
 file because creating and removing thousands of them takes longer than writing what is in them.
 
+A line may also be a text, a folder: until it is through or the next line comes, it looks there for modules whose
+bytecode will be wanted, and says ``[sha256, offset, size, taken, name, sha256 of the source]`` of each that it can
+take. An empty list ends that.
+
 Bytecode that this interpreter has made before is *taken* rather than made again; which, says `find`. That is not
 trust in strangers: what it would load for a source is what the user already runs. Only the name of the file is replaced
 in it: in the bytes, where they leave no doubt which ones it is, else by unmarshalling all of it.
@@ -26,6 +30,7 @@ import importlib.util
 import json
 import marshal
 import os
+import select
 import signal
 import stat
 import struct
@@ -35,6 +40,7 @@ from types import CodeType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
 TAG = sys.implementation.cache_tag or ""
@@ -51,6 +57,7 @@ STRINGS, BYTES = b"zZaAut", b"s"
 FOLLOWING = (STRINGS, STRINGS, b"", BYTES, BYTES) if sys.version_info >= (3, 11) else (STRINGS, b"", BYTES)
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 SECONDS = 0.05  # between two answers
+SUITES = frozenset({"test", "tests"})  # folders whose modules get no bytecode
 
 
 def serve() -> None:
@@ -61,16 +68,26 @@ def serve() -> None:
     with open(sys.argv[1], "xb") as out:
         say([TAG, MAGIC.hex()])
         for line in sys.stdin.buffer:
-            answers: list[object] = []
-            said = time.monotonic()
-            for path, sha256, name in json.loads(line):
-                answers.append(answer(path, sha256, name, out))
-                if time.monotonic() - said > SECONDS:
-                    say(answers)
-                    answers, said = [], time.monotonic()
-            if answers:
-                say(answers)
+            request = json.loads(line)
+            if isinstance(request, str):
+                tell(look(request, out))
+                say([])
+            else:
+                tell(answer(path, sha256, name, out) for path, sha256, name in request)
             gc.collect()
+
+
+def tell(answers: Iterable[object]) -> None:
+    """Write `answers`, several in a line, and none much later than it was found."""
+    ready: list[object] = []
+    said = time.monotonic()
+    for one in answers:
+        ready.append(one)
+        if time.monotonic() - said > SECONDS:
+            say(ready)
+            ready, said = [], time.monotonic()
+    if ready:
+        say(ready)
 
 
 def say(value: object) -> None:
@@ -88,23 +105,54 @@ def answer(path: str, sha256: str, name: str, out: BinaryIO) -> object:
         source, status = read(path)
         if hashlib.sha256(source).hexdigest() != sha256:
             return "changed"
-        header = MAGIC + UNCHECKED + importlib.util.source_hash(source)
         taken = find(path, source, status, name)
         try:
-            data = header + (taken or make(source, name))
+            code = taken or make(source, name)
         except Exception:  # Python 2, templates, deliberately broken test data, too deeply nested
             return "skipped"
-        offset = out.tell()
-        out.write(data)
-        out.flush()
+        return [*append(source, code, out), taken is not None]
     except OSError as error:
         return f"{error.filename or out.name}: {error.strerror}"
-    return [hashlib.sha256(data).hexdigest(), offset, len(data), taken is not None]
+
+
+def append(source: bytes, code: bytes, out: BinaryIO) -> list[object]:
+    """Write the pyc with the marshalled `code` of `source`; its sha256, place and size."""
+    data = MAGIC + UNCHECKED + importlib.util.source_hash(source) + code
+    offset = out.tell()
+    out.write(data)
+    out.flush()
+    return [hashlib.sha256(data).hexdigest(), offset, len(data)]
+
+
+def look(root: str, out: BinaryIO) -> Iterator[object]:
+    """Take what can be taken of the modules beneath `root`, as long as nothing else is asked."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if name.isidentifier() and name not in SUITES)
+        for file in sorted(files) if is_safe_folder(folder) else ():
+            if select.select([0], [], [], 0)[0]:
+                return
+            if file.endswith(".py"):
+                yield from glance(f"{folder}/{file}", f"{folder}/{file}"[len(root) + 1 :], out)
+
+
+def glance(path: str, name: str, out: BinaryIO) -> Iterator[object]:
+    """As `answer`, for a source of which nothing is known; nothing unless its bytecode can be taken."""
+    try:
+        source, status = read(path)
+        taken = find(path, source, status, name)
+    except OSError:
+        return
+    if taken:
+        try:
+            yield [*append(source, taken, out), True, name, hashlib.sha256(source).hexdigest()]
+        except OSError as error:
+            yield f"{out.name}: {error.strerror}"
 
 
 def make(source: bytes, name: str) -> bytes:
     """Compile `source`; its code, marshalled."""
-    return marshal.dumps(compile(source, name, "exec", dont_inherit=True, optimize=0))
+    code = [compile(source, name, "exec", dont_inherit=True, optimize=0)]
+    return marshal.dumps(code[0])  # which has another owner, as where importlib does it: marshal notes what has two
 
 
 def find(path: str, source: bytes, status: os.stat_result, name: str) -> bytes | None:
@@ -228,7 +276,7 @@ def read(path: str, flags: int = 0) -> tuple[bytes, os.stat_result]:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "Not a regular file", path)
         data = os.read(descriptor, status.st_size + 1)
-        while piece := os.read(descriptor, 1 << 20):
+        while len(data) != status.st_size and (piece := os.read(descriptor, 1 << 20)):
             data += piece
     finally:
         os.close(descriptor)

@@ -298,7 +298,7 @@ def _ask(python: str) -> _Python:
     """Ask the interpreter for its version and where its distributions are."""
     ask = "import json, sys; print(json.dumps([sys.version, sys.implementation.cache_tag, sys.path]))"
     try:
-        done = subprocess.run([python, "-I", "-c", ask], capture_output=True, check=True, encoding="utf-8")
+        done = subprocess.run([python, "-I", "-B", "-c", ask], capture_output=True, check=True, encoding="utf-8")
         version, tag, path = json.loads(done.stdout.splitlines()[-1])  # `.pth` code may print, too
     except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
         raise BuildError(f"The environment's Python does not run ({error}).", where=python) from error

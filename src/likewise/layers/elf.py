@@ -166,6 +166,11 @@ class Known(Generic[T]):
             self._used[digest] = self._known[digest] if digest in self._known else read()
         return self._used[digest]
 
+    def forget(self, digest: Digest) -> None:
+        """What belongs to `digest` is not known any more."""
+        self._known.pop(digest, None)
+        self._used.pop(digest, None)
+
     def save(self) -> None:
         """Write what is new since the start, atomically."""
         if self._used.keys() <= self._known.keys():

@@ -58,7 +58,8 @@ def interpreter_source(
     Raises
     ------
     UnsupportedError
-        For a conda prefix, another operating system than Linux, or when patchelf is missing.
+        For a conda prefix (its Python is a conda package like others), another operating system than Linux, or when
+        patchelf is missing.
     LayerError
         When a part can't be read or patched.
     """
@@ -85,9 +86,9 @@ def interpreter_source(
 def _refuse(interpreter: Interpreter) -> None:
     if PrefixKind.CONDA in (interpreter.kind, interpreter.base_kind):
         raise UnsupportedError(
-            "The Python of a conda prefix can't be replicated yet.",
+            "conda has no record of the Python of this prefix, so it is not known which files are its own.",
             where=interpreter.base_prefix,
-            todo="Use a venv made from another Python.",
+            todo="Install it again: conda install --force-reinstall python",
         )
     if interpreter.platform.os != "linux":
         raise UnsupportedError(

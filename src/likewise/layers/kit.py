@@ -24,8 +24,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from likewise.errors import LayerError
+from likewise.layers.content import disbelieve, read_original
 from likewise.model.digest import Digest, digest_bytes
-from likewise.model.layer import LayerSource, SourceFile, decode_listing, encode_listing
+from likewise.model.layer import LayerKind, LayerSource, SourceFile, decode_listing, encode_listing
 from likewise.model.manifest import Manifest
 from likewise.model.zstd import ZstdDecompressor, ZstdError
 
@@ -78,7 +79,7 @@ def _members(
     manifest: Manifest, sources: Mapping[Digest, LayerSource], archive: Callable[[Digest], BinaryIO] | None
 ) -> dict[str, bytes | SourceFile]:
     """What the kit contains, by name. Where two layers own one path they hold the same content."""
-    interpreter = f"tree/interpreter/bin/{manifest.python}"
+    interpreter = f"tree/{manifest.interpreter}"
     members: dict[str, bytes | SourceFile] = {
         "manifest.json": manifest.encode(),
         "python": f"{interpreter}\n".encode(),
@@ -110,6 +111,18 @@ def _files(
         return None
     with archive(digest) as stream:
         return _read_archive(stream.read(), digest, name)
+
+
+def archived_source(kind: LayerKind, name: str, version: str, digest: Digest, data: bytes) -> LayerSource:
+    """A small layer with the files of its archive: those it was made of may be gone.
+
+    Raises
+    ------
+    LayerError
+        When the archive is damaged.
+    """
+    files = tuple(_read_archive(data, digest, name))
+    return LayerSource(kind=kind, name=name, version=version, files=files, digest=digest)
 
 
 def _read_archive(data: bytes, digest: Digest, name: str) -> list[SourceFile]:
@@ -147,18 +160,23 @@ def _content(file: SourceFile) -> bytes:
     data = file.data
     if data is None:
         try:
-            with open(file.path, "rb") as stream:
-                stream.seek(file.offset or 0)
-                data = stream.read(-1 if file.offset is None else file.entry.size)
+            data = read_original(file) if file.prefix else _read(file)
         except OSError as error:
             raise LayerError(f"A file of the kit can't be read ({error}).", where=file.path) from error
     if digest_bytes(data) != file.entry.sha256:
+        disbelieve(file)
         raise LayerError(
             "A file changed while it was being packed.",
             where=file.path or file.entry.path,
             todo="Wait until nothing is being installed any more, and start again.",
         )
     return data
+
+
+def _read(file: SourceFile) -> bytes:
+    with open(file.path, "rb") as stream:
+        stream.seek(file.offset or 0)
+        return stream.read(-1 if file.offset is None else file.entry.size)
 
 
 class _Output(io.RawIOBase):

@@ -7,6 +7,7 @@ The search order is that of ld.so(8) and of glibc's ``elf/dl-load.c``: an object
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -86,7 +87,7 @@ def expand(entries: str, origin: str) -> list[str]:
     for entry in entries.split(":"):
         folder = entry.replace("${ORIGIN}", origin).replace("$ORIGIN", origin)
         if folder.startswith("/") and "$" not in folder:
-            folders.append(os.path.normpath(folder))
+            folders.append(posixpath.normpath(folder))
     return folders
 
 

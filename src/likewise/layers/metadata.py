@@ -19,6 +19,7 @@ from likewise.model.digest import digest_bytes
 from likewise.model.layer import LayerSource, SourceFile, layer_source
 from likewise.model.snapshot import Problem, Severity
 
+_NAMES = ("METADATA", "PKG-INFO", "requires.txt")
 _REQUIREMENT = re.compile(rb"^Requires-Dist:.*@.*://.*$", re.MULTILINE)
 _REQUIREMENT_OF_EGG = re.compile(rb"^.*@.*://.*$", re.MULTILINE)
 _USER_INFO = re.compile(rb"(?<=://)[^/\s]*@")
@@ -73,7 +74,7 @@ def without_credentials(source: LayerSource) -> tuple[LayerSource, tuple[Problem
     changed: dict[str, SourceFile] = {}
     for file in source.files:
         name = file.entry.path.rpartition("/")[2]
-        if name in ("METADATA", "PKG-INFO", "requires.txt") and _is_metadata(file.entry.path):
+        if is_metadata(file.entry.path):
             data = _content(file, source.name)
             clean = redact_requirements(name, data)
             if clean != data:
@@ -92,9 +93,10 @@ def without_credentials(source: LayerSource) -> tuple[LayerSource, tuple[Problem
     return layer_source(source.kind, source.name, source.version, files), (problem,)
 
 
-def _is_metadata(path: str) -> bool:
-    folder = path.rpartition("/")[0]
-    return folder.endswith((".dist-info", ".egg-info", "/EGG-INFO"))
+def is_metadata(path: str) -> bool:
+    """Whether requirements stand in the file at this layer path, a vendored distribution's or the layer's own."""
+    folder, _, name = path.rpartition("/")
+    return name in _NAMES and folder.endswith((".dist-info", ".egg-info", "/EGG-INFO"))
 
 
 def _content(file: SourceFile, name: str) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -31,14 +31,15 @@ from likewise.layers.loader import (
     stays_with_node,
 )
 from likewise.layers.relocate import Derived, Facts, file_digest, set_rpath, source_file
-from likewise.model.digest import EMPTY
+from likewise.model.digest import EMPTY, Digest
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
-from likewise.model.manifest import prefix_path, scheme_dirs
+from likewise.model.manifest import ROOT_BASE, prefix_path, scheme_dirs
 from likewise.model.snapshot import Interpreter, Problem, Severity
 
 _ROOT = "/@prefix"  # stands for the replica's prefix; what leaves it no longer begins with it
 _NATIVE = "native"
 _SHARED = (_NATIVE, "interpreter/lib")  # the folders that the interpreter's DT_RPATH names
+_ROOT_LIB = "lib"  # the one that a conda prefix's own interpreter has there, if any
 _VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d+(?:\.\d+)*)")
 _ABI = {"GLIBC_ABI_DT_RELR": "GLIBC_2.36"}
 """Markers by which glibc says what it understands; the version is the one that introduced it (glibc's NEWS)."""
@@ -48,6 +49,10 @@ _PROBLEMS = {
     "library-not-here": (
         Severity.NOTE,
         "{who} needs {library}, which is not here either; it works no less on the nodes than here.",
+    ),
+    "library-on-nodes": (
+        Severity.NOTE,
+        "{who} needs {library}, which no layer has; it works where the nodes have it themselves.",
     ),
     "library-out-of-reach": (
         Severity.WARNING,
@@ -70,12 +75,15 @@ class Native(msgspec.Struct, frozen=True, kw_only=True):
     needed_by : dict
         Version family → path in the replica's prefix of a file that needs it.
     problems : tuple of Problem
+    loads : dict
+        Name of a layer → names of the others in which its libraries look for those that they load.
     """
 
     source: LayerSource | None
     needs: dict[str, str]
     needed_by: dict[str, str]
     problems: tuple[Problem, ...]
+    loads: dict[str, tuple[str, ...]] = {}
 
 
 def examine(
@@ -85,6 +93,8 @@ def examine(
     facts: Facts,
     work: Path,
     environ: Mapping[str, str] | None = None,
+    here: bool = True,
+    unread: Collection[Digest] = (),
 ) -> Native:
     """Read every ELF file of `sources` and collect the libraries from outside that they load.
 
@@ -93,49 +103,70 @@ def examine(
     sources : iterable of LayerSource
         All layers of the environment, the interpreter's among them.
     interpreter : Interpreter
-        Files for another processor than its own are ignored; so are needs that its own C library can't meet, since
-        such a file does not load here either.
+        The one that the replica has. Files for another processor than its own are ignored; so are, with `here`, needs
+        that its own C library can't meet, since such a file does not load here either.
     facts : Facts
         Known digests of libraries of this machine.
     work : Path
         Folder for patched copies and remembered facts, kept from one call to the next.
     environ : mapping, optional
         Whose ``LD_LIBRARY_PATH`` counts; the process's own by default.
+    here : bool, default True
+        Whether the environment runs on this machine. If not, none of this machine's libraries goes with it: one that
+        no layer has is expected of the nodes, and named as a problem.
+    unread : collection of Digest
+        Layers whose files are not here: the names of their libraries count, and nothing is known of what these need.
 
     Raises
     ------
     LayerError
         When a library that is needed can't be read or patched.
     """
-    examination = _Examination(interpreter, facts, work, os.environ if environ is None else environ)
-    examination.run(list(sources))
+    examination = _Examination(interpreter, facts, work, os.environ if environ is None else environ, here)
+    examination.run(list(sources), unread)
     files = list(examination.files(Derived(work / "derived", facts)))
     return Native(
         source=layer_source(LayerKind.NATIVE, "native", "", files) if files else None,
         needs={family: _dotted(version) for family, (version, _) in sorted(examination.needs.items())},
         needed_by={family: path for family, (_, path) in sorted(examination.needs.items())},
         problems=tuple(examination.problems()),
+        loads={name: tuple(sorted(others)) for name, others in sorted(examination.loads.items())},
     )
 
 
 class _Content(msgspec.Struct, frozen=True, kw_only=True):
     """What a layer brings: layer paths of files named like libraries, its dynamic ELF files, its damaged ones.
 
-    It depends on the layer's content alone, so it is remembered by the layer's digest.
+    It depends on the layer's content alone, so it is remembered by the layer's digest. What was told from files whose
+    content was only believed is forgotten when there is a file at `note` (see `likewise.model.layer.SourceFile`).
     """
 
     libraries: list[str]
     elfs: dict[str, Elf]
     damaged: list[str]
+    note: str = ""
+
+
+def highest(*needs: Mapping[str, str]) -> dict[str, str]:
+    """Of each version family the highest that any of `needs` has."""
+    families = sorted({family for one in needs for family in one})
+    return {family: max((one[family] for one in needs if family in one), key=_numbers) for family in families}
+
+
+def _unread(source: LayerSource) -> _Content:
+    paths = (file.entry.path for file in source.files)
+    return _Content(libraries=[path for path in paths if ".so" in path[path.rfind("/") + 1 :]], elfs={}, damaged=[])
 
 
 def _read_layer(source: LayerSource) -> _Content:
-    content = _Content(libraries=[], elfs={}, damaged=[])
+    note = next((file.believed for file in source.files if file.believed), "")
+    content = _Content(libraries=[], elfs={}, damaged=[], note=note)
     for file in source.files:
         path = file.entry.path
-        if ".so" in os.path.basename(path):
+        name = path[path.rfind("/") + 1 :]
+        if ".so" in name:
             content.libraries.append(path)
-        if not _may_be_elf(file):
+        if not _may_be_elf(file.entry, name):
             continue
         try:
             elf = read_elf(file.path) if file.data is None else parse_elf(file.data, where=path)
@@ -147,12 +178,13 @@ def _read_layer(source: LayerSource) -> _Content:
     return content
 
 
-def _may_be_elf(file: SourceFile) -> bool:
+def _may_be_elf(entry: FileEntry, name: str) -> bool:
     """Whether a file is worth opening: libraries and programs have telling names or the executable bit."""
-    name = file.entry.path.rpartition("/")[2]
-    if file.entry.link or (file.entry.path.startswith("interpreter/") and is_left_alone(name)):
+    if entry.link or (entry.path.startswith("interpreter/") and is_left_alone(name)):
         return False
-    return ".so" in name or file.entry.executable or "." not in name
+    if ".so" in name or entry.executable:
+        return True
+    return "." not in name and "-info/" not in entry.path  # nobody loads dist-info/LICENSE
 
 
 class _Object(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +208,10 @@ class _Object(msgspec.Struct, frozen=True, kw_only=True):
 class _Examination:
     """Follows every need to where it ends: in a layer, on the node, in the native layer, or nowhere."""
 
-    def __init__(self, interpreter: Interpreter, facts: Facts, work: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, interpreter: Interpreter, facts: Facts, work: Path, environ: Mapping[str, str], here: bool
+    ) -> None:
+        self.here = here
         self.python = interpreter.python
         self.arch = interpreter.platform.arch
         self.facts = facts
@@ -184,10 +219,13 @@ class _Examination:
         self.elfs: Known[Elf | None] = Known(work / "elf-outside", Elf | None)
         self.loader = Loader(self.read, environ=environ, cache=read_cache())
         self.folders: dict[str, set[str]] = {}  # library name -> folders of the replica's prefix that have it
+        self.owners: dict[str, str] = {}  # path in the replica's prefix -> layer
+        self.loads: dict[str, set[str]] = {}
         self.outside: dict[str, str] = {}  # path in the replica's prefix -> path of the library here
         self.needs: dict[str, tuple[tuple[int, ...], str]] = {}
         self.trouble: dict[tuple[str, str], list[str]] = {}  # code and library -> who is concerned
-        self.libc = _numbers(interpreter.platform.libc_version)
+        self.shared: tuple[str, ...] = _SHARED  # folders where the interpreter has everything looked for
+        self.libc = _numbers(interpreter.platform.libc_version) if here else ()
 
     def read(self, path: str) -> Elf | None:
         """The facts of a library of this machine; a damaged one counts as none, as it does for the linker."""
@@ -196,13 +234,16 @@ class _Examination:
         except LayerError:
             return None
 
-    def run(self, sources: Sequence[LayerSource]) -> None:
-        """Examine everything."""
-        contents = [(source, self.layers.get(source.digest, partial(_read_layer, source))) for source in sources]
-        for _, content in contents:
+    def run(self, sources: Sequence[LayerSource], unread: Collection[Digest]) -> None:
+        """Examine everything that is here."""
+        contents = [(one, _unread(one) if one.digest in unread else self._content(one)) for one in sources]
+        self._find_shared(contents)
+        for source, content in contents:
             for path in content.libraries:
                 folder, name = os.path.split(self._place(path))
                 self.folders.setdefault(name, set()).add(folder)
+            for path in {*content.libraries, *content.elfs}:
+                self.owners.setdefault(self._place(path), source.name)
         queue = [item for source, content in contents for item in self._objects(source, content)]
         while queue:
             item = queue.pop()
@@ -210,6 +251,21 @@ class _Examination:
             queue += [library for name in item.elf.needed if (library := self._follow(name, item))]
         self.layers.save()
         self.elfs.save()
+
+    def _find_shared(self, contents: Sequence[tuple[LayerSource, _Content]]) -> None:
+        """Where the interpreter lies at the root of the prefix, it is as its packager has made it."""
+        program = f"{ROOT_BASE}/bin/{self.python}"
+        elf = next((content.elfs[program] for _, content in contents if program in content.elfs), None)
+        if elf is not None:
+            folders = [] if elf.runpath else expand(elf.rpath, f"{_ROOT}/bin")
+            self.shared = (_ROOT_LIB,) if f"{_ROOT}/{_ROOT_LIB}" in map(os.path.normpath, folders) else ()
+
+    def _content(self, source: LayerSource) -> _Content:
+        known = self.layers.get(source.digest, partial(_read_layer, source))
+        if not known.note or not os.path.exists(known.note):
+            return known
+        self.layers.forget(source.digest)
+        return self.layers.get(source.digest, partial(_read_layer, source))
 
     def _place(self, path: str) -> str:
         return prefix_path(path, self.python)
@@ -226,7 +282,7 @@ class _Examination:
         own = expand(elf.runpath or elf.rpath, f"{_ROOT}/{os.path.dirname(path)}")
         inside = tuple(folder[len(_ROOT) + 1 :] for folder in own if folder.startswith(_ROOT + "/"))
         program = bool(elf.interpreter) and ".so" not in os.path.basename(path)
-        looks_in = inside if elf.runpath or program else (*inside, *_SHARED)
+        looks_in = inside if elf.runpath or program else (*inside, *self.shared)
         return _Object(path=path, elf=elf, looks_in=looks_in, origin=partial(_folder_of, layer_path, source))
 
     def _served(self, base: str, folders: Iterable[str]) -> bool:
@@ -235,7 +291,13 @@ class _Examination:
     def _follow(self, name: str, item: _Object) -> _Object | None:
         """The library `name` as a new object, when it comes from outside and was not met before."""
         base = os.path.basename(name)
-        if stays_with_node(base) or self._served(base, item.looks_in) or self._served_by_path(name, item):
+        folders = (*item.looks_in, *self._named_folders(name, item))
+        if stays_with_node(base) or self._served(base, folders):
+            self._load(base, folders, item)
+            return None
+        if not self.here:
+            if base not in self.folders:
+                self._report("library-on-nodes", base, item.path)
             return None
         found = self.loader.find(name, item.elf, item.origin(), inherited=item.inherited)
         library = self.read(found) if found else None
@@ -249,21 +311,28 @@ class _Examination:
             return None
         return self._bring(base, found, library, item)
 
-    def _served_by_path(self, name: str, item: _Object) -> bool:
+    def _named_folders(self, name: str, item: _Object) -> Iterator[str]:
         """A need with a slash is a path, possibly relative to ``$ORIGIN`` (python-build-standalone has one)."""
-        folder, base = os.path.split(name)
-        places = expand(folder, f"{_ROOT}/{os.path.dirname(item.path)}")
-        return self._served(base, [p[len(_ROOT) + 1 :] for p in places if p.startswith(_ROOT + "/")])
+        folders = expand(os.path.dirname(name), f"{_ROOT}/{os.path.dirname(item.path)}")
+        return (folder[len(_ROOT) + 1 :] for folder in folders if folder.startswith(_ROOT + "/"))
+
+    def _load(self, base: str, folders: Iterable[str], item: _Object) -> None:
+        """Note whose library `base` is that the object loads, when it is another layer's."""
+        user = self.owners.get(item.path)
+        owner = next((found for folder in folders if (found := self.owners.get(f"{folder}/{base}"))), None)
+        if user and owner and owner != user:
+            self.loads.setdefault(user, set()).add(owner)
 
     def _bring(self, base: str, found: str, library: Elf, item: _Object) -> _Object:
-        folder = _NATIVE if _NATIVE in item.looks_in else item.looks_in[0]
+        home = next(iter(self.shared), "")
+        folder = home if home in item.looks_in else item.looks_in[0]
         path = f"{folder}/{base}"
         self.folders.setdefault(base, set()).add(folder)
         self.outside[path] = found
         return _Object(
             path=path,
             elf=library,
-            looks_in=tuple(dict.fromkeys((folder, *_SHARED))),
+            looks_in=tuple(dict.fromkeys((folder, *self.shared))),
             origin=partial(os.path.dirname, os.path.realpath(found)),
             inherited=item.passes_on(),
         )
@@ -296,7 +365,7 @@ class _Examination:
     def _copy(self, path: str, found: str, derived: Derived) -> SourceFile:
         target = layer_path(path, self.python)
         elf = self.read(found)
-        rpath = _copy_rpath(os.path.dirname(path))
+        rpath = _copy_rpath(os.path.dirname(path), self.shared)
         beside = elf is not None and any(not stays_with_node(name) for name in elf.needed)
         if elf is None or not (beside or elf.rpath or elf.runpath):
             return source_file(found, target, self.facts, executable=False)
@@ -324,11 +393,11 @@ def _folder_of(path: str, source: LayerSource) -> str:
     return os.path.dirname(next(f.path for f in source.files if f.entry.path == path)) or _ROOT
 
 
-def _copy_rpath(folder: str) -> str:
-    """The ``DT_RPATH`` of a copy in `folder` of the prefix: its own folder, then the two shared ones."""
-    if folder == _NATIVE:
+def _copy_rpath(folder: str, shared: Sequence[str]) -> str:
+    """The ``DT_RPATH`` of a copy in `folder` of the prefix: its own folder, then the shared ones."""
+    if folder in shared[:1]:
         return "$ORIGIN"  # the program's DT_RPATH adds the rest
-    return ":".join(["$ORIGIN", *(f"$ORIGIN/{os.path.relpath(shared, folder)}" for shared in _SHARED)])
+    return ":".join(["$ORIGIN", *(f"$ORIGIN/{os.path.relpath(other, folder)}" for other in shared)])
 
 
 @cache

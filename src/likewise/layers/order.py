@@ -19,11 +19,15 @@ from likewise.layers.guess import MAX_SOURCE, guess_imports
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.keys import note_key
 from likewise.model.layer import LayerKind, LayerSource, SourceFile
-from likewise.model.outline import tops
+from likewise.model.outline import closed, tops
 from likewise.model.snapshot import Snapshot
 
 LIMIT = 200
 """Layers that are named at most: they are part of a command line."""
+
+_OF_DASK = ("typing_extensions", "numpy", "lz4", "snappy", "zstandard", "crick", "setproctitle", "prometheus_client")
+"""Modules that Dask's own processes (or msgspec, for us) load before they work, where these are installed; they are no
+requirements."""
 
 _NAMES = msgspec.json.Decoder(tuple[str, ...])
 _REMEMBERED, _GUESSED = "first", "imports"  # kinds of notes
@@ -78,13 +82,16 @@ class Order:
     notes : Notes
         Where it is remembered from run to run.
     base : collection of str
-        Names of layers that are there from the beginning, and so need no place in the order.
+        Names of layers that are there from the beginning, as the interpreter is, and so need no place in the order.
+    requires : mapping
+        Layer → names of the layers without which its modules may not work, as far as that is known here: who imports
+        one of them waits for these, too.
 
     Attributes
     ----------
     first : tuple of str
-        Names of layers, the most urgent first; at most `LIMIT`. What the program's last run needed (or that of another
-        program in the same environment, when this one is new), then what its source imports.
+        Names of layers, the most urgent first; at most `LIMIT`. What Dask itself loads, what the program's last run
+        needed (or that of another program in the same environment, when this one is new), what its source imports.
     """
 
     def __init__(
@@ -95,14 +102,18 @@ class Order:
         notes: Notes,
         *,
         base: Collection[str] = (),
+        requires: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._program, self._notes = program, notes
-        later = [layer for layer in layers if layer.name not in base]
+        later = [one for one in layers if one.name not in base and one.kind is not LayerKind.INTERPRETER]
         self._owners = _owners(snapshot, later)
         here = {layer.name for layer in later}
         remembered = next(filter(None, (_recall(notes, _REMEMBERED, key) for key in _keys(program))), ())
         guessed = self._layers([*_guess(program, layers, notes), *program.names])
-        self.first = tuple(dict.fromkeys([*(name for name in remembered if name in here), *guessed]))[:LIMIT]
+        known = (name for name in remembered if name in here)
+        names = [*self._layers(_OF_DASK), *known, *guessed]
+        wanted = dict.fromkeys(each for name in names for each in closed(name, requires or {}))
+        self.first = tuple(name for name in wanted if name in here)[:LIMIT]
 
     def remember(self, modules: Iterable[str]) -> None:
         """Keep the order in which a process has loaded `modules` (top-level names) for the next run."""

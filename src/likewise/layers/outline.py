@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from likewise.errors import LayerError
+from likewise.layers.content import read_content
 from likewise.model.digest import digest_bytes
 from likewise.model.keys import note_key
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, encode_listing, layer_source
-from likewise.model.outline import FORMAT, OUTLINE_PATH, Outline, OutlinedLayer, is_outlined
+from likewise.model.outline import FORMAT, OUTLINE_PATH, Outline, OutlinedLayer, outlined
 from likewise.model.snapshot import Snapshot
 
 
@@ -29,22 +29,18 @@ def build_outline(layers: Sequence[LayerSource], requires: Mapping[str, Sequence
     LayerError
         When a file can't be read, or is no longer what its layer says.
     """
-    outlined = [layer for layer in layers if layer.kind is not LayerKind.INTERPRETER]
-    names = {layer.name for layer in outlined}
+    described = [layer for layer in layers if layer.kind is not LayerKind.INTERPRETER]
+    names = {layer.name for layer in described}
     return Outline(
         layers=tuple(
             OutlinedLayer(
                 name=layer.name,
                 digest=layer.digest,
                 listing=encode_listing([file.entry for file in layer.files]),
-                files={
-                    file.entry.path: _content(file, layer)
-                    for file in layer.files
-                    if not file.entry.link and is_outlined(file.entry.path)
-                },
+                files=_contents(layer),
                 requires=tuple(sorted((names & set(requires.get(layer.name, ()))) - {layer.name})),
             )
-            for layer in outlined
+            for layer in described
         )
     )
 
@@ -52,7 +48,8 @@ def build_outline(layers: Sequence[LayerSource], requires: Mapping[str, Sequence
 def outline_key(layers: Sequence[LayerSource], snapshot: Snapshot) -> str:
     """The store's key under which it is noted what the outline of this environment is."""
     requires = [(one.name, one.requires, one.provides_extras) for one in snapshot.distributions]
-    known = FORMAT, snapshot.interpreter.version, [(layer.name, layer.digest) for layer in layers], requires
+    conda = [(one.name, one.requires) for one in snapshot.conda]
+    known = FORMAT, snapshot.interpreter.version, [(layer.name, layer.digest) for layer in layers], requires, conda
     return note_key("outline", digest_bytes(msgspec.json.encode(known)))
 
 
@@ -63,23 +60,7 @@ def outline_source(outline: Outline) -> LayerSource:
     return layer_source(LayerKind.OUTLINE, "outline", "", [SourceFile(entry=entry, data=data)])
 
 
-def _content(file: SourceFile, layer: LayerSource) -> bytes:
-    data = file.data
-    if data is None:
-        try:
-            with open(file.path, "rb") as stream:
-                data = stream.read()
-        except OSError as error:
-            raise _changed(file, layer, error.strerror or str(error)) from error
-    if digest_bytes(data) != file.entry.sha256:
-        raise _changed(file, layer, "its content is another")
-    return data
-
-
-def _changed(file: SourceFile, layer: LayerSource, reason: str) -> LayerError:
-    return LayerError(
-        f"{file.path or file.entry.path} changed while it was being packed ({reason}).",
-        where=f"{layer.name} {layer.version}".strip(),
-        todo="Run again.",
-        details={"layer": layer.name, "file": file.entry.path, "path": file.path},
-    )
+def _contents(layer: LayerSource) -> dict[str, bytes]:
+    files = {file.entry.path: file for file in layer.files}
+    paths = [entry.path for entry in outlined(file.entry for file in layer.files)]
+    return {path: b"".join(read_content(files[path], layer)) for path in paths}

@@ -11,18 +11,12 @@ There is nothing in it that the listing does not account for, so whoever reads i
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import BinaryIO
 
-from likewise.errors import LayerError
-from likewise.model.digest import Digest, digest_bytes
-from likewise.model.layer import LayerSource, SourceFile, encode_listing
+from likewise.layers.content import CHUNK, read_content, read_listing
+from likewise.model.layer import LayerSource
 from likewise.model.zstd import CompressionParameter, ZstdCompressor
-
-CHUNK = 1 << 20
-"""Files are read in pieces of this many bytes; small files are gathered until there are as many."""
 
 Progress = Callable[[int], None]
 
@@ -49,13 +43,11 @@ def write_archive(
     Raises
     ------
     LayerError
-        When a file vanished or changed since it was listed, or when `source.digest` is not its listing's.
+        When a file vanished, or is not what its entry says, or when `source.digest` is not its listing's.
     OSError
         When `out` can't be written.
     """
-    listing = encode_listing([file.entry for file in source.files])
-    if digest_bytes(listing) != source.digest:
-        raise LayerError("The layer's digest is not the one of its listing.", where=_where(source))
+    listing = read_listing(source)
     compressor = ZstdCompressor(options={
         CompressionParameter.compression_level: level,
         CompressionParameter.nb_workers: threads,
@@ -65,59 +57,11 @@ def write_archive(
     for file in source.files:
         if file.entry.link:
             continue
-        for chunk in _content(file, source):
+        for chunk in read_content(file, source):
             pending += chunk
             if progress:
                 progress(len(chunk))
-            if len(pending) >= CHUNK:
+            if len(pending) >= CHUNK:  # small files are gathered until there are as many bytes
                 out.write(compressor.compress(pending))
                 pending.clear()
     out.write(compressor.compress(pending) + compressor.flush())
-
-
-def _content(file: SourceFile, source: LayerSource) -> Iterator[bytes]:
-    """The content of one file in pieces; an error after the last when it was not what its entry says."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        for chunk in [file.data] if file.data is not None else _read(file):
-            size += len(chunk)
-            if size > file.entry.size:
-                break
-            digest.update(chunk)
-            yield chunk
-    except OSError as error:
-        raise _changed(file, source, error.strerror or str(error)) from error
-    if size != file.entry.size:
-        raise _changed(file, source, f"its size is no longer {file.entry.size} bytes")
-    if Digest(digest.hexdigest()) != file.entry.sha256:
-        raise _changed(file, source, "its content is another")
-
-
-def _read(file: SourceFile) -> Iterator[bytes]:
-    """The file's bytes; one call more than it takes to read all of them shows whether it has grown."""
-    size = file.entry.size
-    descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if file.offset is not None:
-            yield os.pread(descriptor, size, file.offset)
-            return
-        while chunk := os.read(descriptor, min(CHUNK, size + 1)):
-            yield chunk
-            size -= len(chunk)
-            if size < 0:
-                return
-    finally:
-        os.close(descriptor)
-
-
-def _changed(file: SourceFile, source: LayerSource, reason: str) -> LayerError:
-    return LayerError(
-        f"{file.path or file.entry.path} changed while it was being packed ({reason}).",
-        where=_where(source),
-        todo="Run again.",
-        details={"layer": source.name, "file": file.entry.path, "path": file.path},
-    )
-
-
-def _where(source: LayerSource) -> str:
-    return f"{source.name} {source.version}".strip()

@@ -36,7 +36,7 @@ _REACHES_UP = re.compile(r"\.\./|[\"']\.\.[\"']")
 
 
 class StatFacts(Protocol):
-    """Digests known from stat facts (`likewise.scan.facts.Facts`)."""
+    """Digests known from stat facts (`likewise.scanner.facts.Facts`)."""
 
     def digest(self, path: str, stat: os.stat_result, /) -> Digest | None: ...
     def remember(self, path: str, stat: os.stat_result, digest: Digest, /) -> None: ...

@@ -7,9 +7,11 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from likewise.errors import LayerError
 from likewise.model.digest import EMPTY, Digest, digest_bytes
@@ -25,16 +27,25 @@ from likewise.model.layer import (
 )
 
 CHUNK = 1 << 20
+MOST_TEXT = 32 << 20
+"""Bytes that a wheel's METADATA, entry_points.txt or RECORD may have."""
+
 _REDO = "Build or download it again."
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What reading a member may raise; NotImplementedError, which is a RuntimeError, for a compression nobody knows."""
 
 
-class _Member(NamedTuple):
+class Member(NamedTuple):
+    """A file of a wheel that belongs to its layer."""
+
     info: zipfile.ZipInfo
     path: str  # in the layer
     script: bool  # of the scripts scheme
 
 
-class _Names(NamedTuple):
+class Names(NamedTuple):
+    """What a wheel calls itself."""
+
     name: str  # normalized, PEP 503
     version: str
     dist_info: str
@@ -49,14 +60,14 @@ def wheel_entries(wheel: Path) -> tuple[FileEntry, ...]:
     LayerError
         When `wheel` is not a wheel, or has members that may not be shipped.
     """
-    with _opened(wheel) as archive:
-        names, members = _read_directory(archive, wheel)
+    with opened(wheel, str(wheel)) as archive:
+        names, members = read_directory(archive, str(wheel))
         files = [SourceFile(entry=_entry(archive, member)) for member in members]
     source = layer_source(LayerKind.DISTRIBUTION, names.name, names.version, files)
     return tuple(file.entry for file in source.files)
 
 
-def wheel_source(wheel: Path, *, unpack_to: Path) -> LayerSource:
+def wheel_source(wheel: Path, *, unpack_to: Path, most: int | None = None) -> LayerSource:
     """The layer of a wheel, its files unpacked so that they can be packed from there.
 
     Parameters
@@ -65,15 +76,19 @@ def wheel_source(wheel: Path, *, unpack_to: Path) -> LayerSource:
         A ``.whl`` file.
     unpack_to : Path
         An empty directory; made when missing. Files lie in it by their layer paths.
+    most : int, optional
+        Bytes that its files may have in all, where that is known. Default: no limit.
 
     Raises
     ------
     LayerError
-        As for `wheel_entries`, and when `unpack_to` can't be written. Paths are checked before the first file is.
+        As for `wheel_entries`, and when `unpack_to` can't be written. Paths and sizes are checked before the first file
+        is; no file gets more bytes than the wheel's directory says.
     """
-    with _opened(wheel) as archive:
-        names, members = _read_directory(archive, wheel)
+    with opened(wheel, str(wheel)) as archive, telling_damage(str(wheel)):
         try:
+            names, members = read_directory(archive, str(wheel))
+            _check_size(members, most, wheel)
             files = [_unpack(archive, member, unpack_to) for member in members]
         except OSError as error:
             raise LayerError(
@@ -83,19 +98,51 @@ def wheel_source(wheel: Path, *, unpack_to: Path) -> LayerSource:
     return layer_source(LayerKind.DISTRIBUTION, names.name, names.version, files)
 
 
-def _opened(wheel: Path) -> zipfile.ZipFile:
+def _check_size(members: Iterable[Member], most: int | None, wheel: Path) -> None:
+    size = sum(member.info.file_size for member in members)
+    if most is not None and size > most:
+        raise LayerError(
+            f"The wheel would unpack to {size} bytes, and {most} are expected.",
+            where=str(wheel),
+            todo="Don't trust this wheel; ask whoever offers it.",
+        )
+
+
+def opened(wheel: Path | BinaryIO, where: str) -> zipfile.ZipFile:
+    """A wheel for reading; `where` is its name in messages.
+
+    Raises
+    ------
+    LayerError
+        When it is no zip file.
+    """
     try:
         return zipfile.ZipFile(wheel)
     except (OSError, zipfile.BadZipFile) as error:
-        raise LayerError(f"The wheel can't be read ({error}).", where=str(wheel), todo=_REDO) from error
+        raise LayerError(f"The wheel can't be read ({error}).", where=where, todo=_REDO) from error
 
 
-def _read_directory(archive: zipfile.ZipFile, wheel: Path) -> tuple[_Names, list[_Member]]:
-    """The members that belong to the layer, each path checked."""
+@contextmanager
+def telling_damage(where: str) -> Iterator[None]:
+    """What reading a damaged wheel raises becomes a LayerError about `where`."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise LayerError(f"The wheel is damaged ({error}).", where=where, todo=_REDO) from error
+
+
+def read_directory(archive: zipfile.ZipFile, where: str) -> tuple[Names, list[Member]]:
+    """What a wheel calls itself, and the members that belong to its layer, each path checked.
+
+    Raises
+    ------
+    LayerError
+        When it is no wheel, or has members that may not be shipped.
+    """
     infos = [info for info in archive.infolist() if not info.is_dir()]
-    names = _names(archive, infos, wheel)
-    scripts = _scripts(archive, names)
-    members: dict[str, _Member] = {}
+    names = _names(archive, infos, where)
+    scripts = _scripts(archive, names, where)
+    members: dict[str, Member] = {}
     problems: dict[str, str] = {}
     for info in infos:
         path = wheel_path(info.filename, data_folder=names.data, headers=names.name)
@@ -104,62 +151,77 @@ def _read_directory(archive: zipfile.ZipFile, wheel: Path) -> tuple[_Names, list
         reason = path_problem(path) or ("is there twice" if path in members else "")
         if reason:
             problems[info.filename] = reason
-        members[path] = _Member(info, path, info.filename.startswith(f"{names.data}/scripts/"))
+        members[path] = Member(info, path, info.filename.startswith(f"{names.data}/scripts/"))
     if problems:
         listed = "; ".join(f"{name!r} {reason}" for name, reason in list(problems.items())[:5])
         raise LayerError(
             f"The wheel has members that may not be shipped: {listed}.",
-            where=str(wheel),
+            where=where,
             todo="Don't trust this wheel; ask whoever made it.",
             details={"paths": problems},
         )
-    check_entries([FileEntry(path=path, sha256=EMPTY, size=0) for path in members], where=str(wheel))
+    check_entries([FileEntry(path=path, sha256=EMPTY, size=0) for path in members], where=where)
     return names, [m for m in members.values() if is_content(m.path, scripts, members.__contains__)]
 
 
-def _names(archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo], wheel: Path) -> _Names:
+def _names(archive: zipfile.ZipFile, infos: list[zipfile.ZipInfo], where: str) -> Names:
     folders = {info.filename.partition("/")[0] for info in infos if "/" in info.filename}
     found = [folder for folder in folders if folder.endswith(".dist-info")]
     if len(found) != 1:
-        raise LayerError(f"Not a wheel: it has {len(found)} dist-info directories.", where=str(wheel), todo=_REDO)
-    metadata = _metadata(archive, found[0])
+        raise LayerError(f"Not a wheel: it has {len(found)} dist-info directories.", where=where, todo=_REDO)
+    metadata = _metadata(archive, found[0], where)
     name = re.sub(r"[-_.]+", "-", metadata.get("name", "")).lower()
     if not name or "version" not in metadata:
-        raise LayerError("Not a wheel: its METADATA has no name and version.", where=str(wheel), todo=_REDO)
+        raise LayerError("Not a wheel: its METADATA has no name and version.", where=where, todo=_REDO)
     stem = found[0].removesuffix(".dist-info")
-    return _Names(name=name, version=metadata["version"], dist_info=found[0], data=f"{stem}.data")
+    return Names(name=name, version=metadata["version"], dist_info=found[0], data=f"{stem}.data")
 
 
-def _metadata(archive: zipfile.ZipFile, dist_info: str) -> dict[str, str]:
-    """The header fields of METADATA, lower-case; of a repeated field the last."""
+def read_text(archive: zipfile.ZipFile, name: str, where: str) -> str:
+    """The text of the member `name` of a wheel, "" when it has none.
+
+    Raises
+    ------
+    LayerError
+        When it has more than `MOST_TEXT` bytes.
+    """
     try:
-        text = archive.read(f"{dist_info}/METADATA").decode("utf-8", "surrogateescape")
+        info = archive.getinfo(name)
     except KeyError:
-        return {}
+        return ""
+    if info.file_size > MOST_TEXT:
+        raise LayerError(
+            f"The wheel's {name} has {info.file_size} bytes, and more than {MOST_TEXT} are not read.",
+            where=where,
+            todo="Don't trust this wheel; ask whoever made it.",
+        )
+    return archive.read(info).decode("utf-8", "surrogateescape")
+
+
+def _metadata(archive: zipfile.ZipFile, dist_info: str, where: str) -> dict[str, str]:
+    """The header fields of METADATA, lower-case; of a repeated field the last."""
+    text = read_text(archive, f"{dist_info}/METADATA", where)
     header = re.split(r"\r?\n\r?\n", text, maxsplit=1)[0]
     lines = (line.partition(":") for line in header.splitlines() if not line.startswith((" ", "\t")))
     return {field.strip().lower(): value.strip() for field, _, value in lines}
 
 
-def _scripts(archive: zipfile.ZipFile, names: _Names) -> frozenset[str]:
-    try:
-        return entry_points(archive.read(f"{names.dist_info}/entry_points.txt").decode("utf-8", "surrogateescape"))
-    except KeyError:
-        return frozenset()
+def _scripts(archive: zipfile.ZipFile, names: Names, where: str) -> frozenset[str]:
+    return entry_points(read_text(archive, f"{names.dist_info}/entry_points.txt", where))
 
 
-def _entry(archive: zipfile.ZipFile, member: _Member) -> FileEntry:
+def _entry(archive: zipfile.ZipFile, member: Member) -> FileEntry:
     data = _script(archive, member)
     if data is not None:
-        return _script_entry(member, data)
+        return script_entry(member, data)
     digest, size = hashlib.sha256(), 0
     for chunk in _chunks(archive, member):
         digest.update(chunk)
         size += len(chunk)
-    return _plain_entry(member, Digest(digest.hexdigest()), size)
+    return plain_entry(member, Digest(digest.hexdigest()), size)
 
 
-def _unpack(archive: zipfile.ZipFile, member: _Member, root: Path) -> SourceFile:
+def _unpack(archive: zipfile.ZipFile, member: Member, root: Path) -> SourceFile:
     target = root / member.path
     target.parent.mkdir(parents=True, exist_ok=True)
     data = _script(archive, member)
@@ -169,27 +231,28 @@ def _unpack(archive: zipfile.ZipFile, member: _Member, root: Path) -> SourceFile
             out.write(chunk)
             digest.update(chunk)
             size += len(chunk)
-    entry = _script_entry(member, data) if data is not None else _plain_entry(member, Digest(digest.hexdigest()), size)
+    entry = script_entry(member, data) if data is not None else plain_entry(member, Digest(digest.hexdigest()), size)
     if entry.executable:
         os.chmod(target, 0o755)
     return SourceFile(entry=entry, path=str(target))
 
 
-def _script(archive: zipfile.ZipFile, member: _Member) -> bytes | None:
+def _script(archive: zipfile.ZipFile, member: Member) -> bytes | None:
     return script_from_wheel(archive.read(member.info)) if member.script else None
 
 
-def _script_entry(member: _Member, data: bytes) -> FileEntry:
+def script_entry(member: Member, data: bytes) -> FileEntry:
+    """A Python script of a wheel, with `data` as `script_from_wheel` has it."""
     return FileEntry(path=member.path, sha256=digest_bytes(data), size=len(data), executable=True)
 
 
-def _plain_entry(member: _Member, digest: Digest, size: int) -> FileEntry:
+def plain_entry(member: Member, digest: Digest, size: int) -> FileEntry:
     """As pip does, the executable bit is taken from regular files of whatever system made the wheel."""
     mode = member.info.external_attr >> 16
     return FileEntry(path=member.path, sha256=digest, size=size, executable=stat.S_ISREG(mode) and bool(mode & 0o111))
 
 
-def _chunks(archive: zipfile.ZipFile, member: _Member) -> Iterator[bytes]:
+def _chunks(archive: zipfile.ZipFile, member: Member) -> Iterator[bytes]:
     try:
         with archive.open(member.info) as file:
             while chunk := file.read(CHUNK):

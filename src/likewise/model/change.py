@@ -253,6 +253,8 @@ class _There:
     def objection(self, layer: Contents) -> str:
         """Why `layer` can't be laid beside what is there; "" when it can."""
         if layer.kind not in (LayerKind.DISTRIBUTION, LayerKind.CODE):
+            if layer.kind is LayerKind.CONDA:
+                return "it is a conda package, which has to be in the prefix itself"
             return f"it is part of the {layer.kind.value}"
         tops = top_modules(layer.paths)
         shadowed = sorted(tops & self._modules.keys())

@@ -20,6 +20,21 @@ def kit_key(kit_id: Digest) -> str:
     return f"kits/{kit_id}"
 
 
+def loose_key(digest: Digest) -> str:
+    """The folder with the files of the layer with this digest, each below its layer path."""
+    return f"loose/{digest}"
+
+
+def loose_listing_key(digest: Digest) -> str:
+    """The listing of that layer. It appears last: without it, the folder counts for nothing."""
+    return f"loose/{digest}.listing"
+
+
+def loose_kit_key(kit_id: Digest) -> str:
+    """The kit whose manifest has this id, unpacked: `tree`, and in `listings` a file for each of its layers."""
+    return f"loose-kits/{kit_id}"
+
+
 def note_key(kind: str, digest: Digest) -> str:
     """A small remembered fact about `digest`: which bytecode layer belongs to it, what a source tree was built to."""
     return f"notes/{kind}/{digest[:2]}/{digest}"

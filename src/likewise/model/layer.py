@@ -11,6 +11,7 @@ that a layer says nothing about where it was taken from or where it will lie.
 from __future__ import annotations
 
 import enum
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
@@ -36,6 +37,7 @@ class LayerKind(str, enum.Enum):
     NATIVE = "native"
     BYTECODE = "bytecode"
     OUTLINE = "outline"
+    CONDA = "conda"  # a conda package without a Python distribution
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -51,7 +53,13 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         Bytes; 0 for a symbolic link.
     executable : bool
     link : str
-        Target of a relative symbolic link that stays inside the layer's scheme directory, else "".
+        Target of a relative symbolic link that stays inside the layer's scheme directory (that of a module: inside the
+        prefix, see `stays_inside`), else "".
+    placeholder : str
+        A folder that the content names where it means its prefix (conda's *prefix placeholder*), else "". The layer has
+        the file as it was built; whoever lays it out puts the prefix there (`likewise.model.placeholders`).
+    binary : bool
+        Whether the placeholder stands in C strings, which keep their length.
     """
 
     path: str
@@ -59,18 +67,35 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     size: int
     executable: bool = False
     link: str = ""
+    placeholder: str = ""
+    binary: bool = False
 
 
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where the client can read the content of `entry`: a file of its own, part of a file, or `data` made in memory.
 
     This is a fact about the client and never leaves it.
+
+    Attributes
+    ----------
+    entry : FileEntry
+    path : str
+    data : bytes, optional
+    offset : int, optional
+        Where in the file the content begins; None: it is all of the file.
+    believed : str
+        Not "" when the content was not read yet, but is what an installer wrote down: the path of the file to make when
+        it turns out to be another (see `likewise.layers.content`).
+    prefix : str
+        Not "" when an installer has put this folder in the place of the entry's placeholder in the file at `path`.
     """
 
     entry: FileEntry
     path: str = ""
     data: bytes | None = None
-    offset: int | None = None  # where in the file the content begins; None: it is all of the file
+    offset: int | None = None
+    believed: str = ""
+    prefix: str = ""
 
 
 class LazyFiles(Sequence[SourceFile]):
@@ -148,9 +173,18 @@ def layer_source(kind: LayerKind, name: str, version: str, files: Iterable[Sourc
 
 
 def encode_listing(entries: Sequence[FileEntry]) -> bytes:
-    """The canonical listing of sorted `entries`. NUL separates fields: it can't occur in a path."""
+    """The canonical listing of sorted `entries`. NUL separates fields: it can't occur in a path.
+
+    A placeholder takes the field of a link's target, since no file has both; ``t`` (text) or ``b`` (binary) says so.
+    """
     lines = [LISTING_MAGIC]
-    lines += [f"{e.path}\0{e.sha256}\0{e.size}\0{'x' if e.executable else '-'}\0{e.link}\0\n" for e in entries]
+    lines += [
+        f"{e.path}\0{e.sha256}\0{e.size}\0{'x' if e.executable else '-'}\0{e.link}\0\n"
+        if not e.placeholder
+        else f"{e.path}\0{e.sha256}\0{e.size}\0{'x' if e.executable else '-'}{'b' if e.binary else 't'}"
+        f"\0{e.placeholder}\0\n"
+        for e in entries
+    ]
     return "".join(lines).encode("utf-8")
 
 
@@ -177,7 +211,7 @@ def decode_listing(data: bytes, *, where: str = "layer") -> tuple[FileEntry, ...
     return entries
 
 
-_LINE = re.compile(r"([^\0]+)\0([0-9a-f]{64})\0(0|[1-9][0-9]{0,18})\0([x-])\0([^\0]*)\0\n")
+_LINE = re.compile(r"([^\0]+)\0([0-9a-f]{64})\0(0|[1-9][0-9]{0,18})\0([x-][bt]?)\0([^\0]*)\0\n")
 
 
 def _decode_lines(body: str) -> tuple[FileEntry, ...]:
@@ -187,6 +221,15 @@ def _decode_lines(body: str) -> tuple[FileEntry, ...]:
         raise ValueError(f"{body.count(chr(10))} lines, {len(found)} good ones")
     return tuple(
         FileEntry(path=path, sha256=Digest(sha256), size=int(size), executable=flag == "x", link=link)
+        if len(flag) == 1
+        else FileEntry(
+            path=path,
+            sha256=Digest(sha256),
+            size=int(size),
+            executable=flag[0] == "x",
+            placeholder=link,
+            binary=flag[1] == "b",
+        )
         for path, sha256, size, flag, link in found
     )
 
@@ -208,10 +251,10 @@ def check_entries(entries: Sequence[FileEntry], *, where: str) -> None:
         return
     problems: dict[str, str] = {}
     seen: dict[str, str] = {}
-    leaves = {e.path.casefold() for e in entries}
+    leaves = {_folded(e.path) for e in entries}
     for entry in entries:
-        reason = path_problem(entry.path) or _link_problem(entry)
-        folded = entry.path.casefold()
+        reason = path_problem(entry.path) or _link_problem(entry) or _placeholder_problem(entry)
+        folded = _folded(entry.path)
         if not reason and folded in seen:
             reason = f"collides with {seen[folded]!r} where case is ignored"
         if not reason and any(parent in leaves for parent in _parents(folded)):
@@ -238,18 +281,29 @@ def _plainly_safe(entries: Sequence[FileEntry]) -> bool:
     paths = [e.path for e in entries]
     joined = "\0".join([*paths, ""])
     folded = joined.casefold().split("\0")[:-1]
+    if len(folded) != len(paths):  # a NUL in a path
+        return False
+    folded = [path if path.startswith("data/") else fold for path, fold in zip(paths, folded, strict=True)]
     leaves = set(folded)
     folders = {path.rpartition("/")[0] for path in folded}
     return (
-        len(folded) == len(leaves) == len(paths)  # no NUL in a path, no two that collide
+        len(leaves) == len(paths)  # no two that collide
         and _is_unicode(joined)
         and not any(part in joined for part in _UNSAFE)
         and {path.partition("/")[0] for path in paths} <= SCHEMES
         and "" not in folders
         and leaves.isdisjoint(folders)
         and leaves.isdisjoint(parent for folder in folders for parent in _parents(folder))
-        and not any(e.link and _link_problem(e) for e in entries)
+        and not any(_link_problem(e) or _placeholder_problem(e) for e in entries if e.link or e.placeholder)
     )
+
+
+def _folded(path: str) -> str:
+    """What must not occur twice: names that differ in case only are one where case is ignored.
+
+    ``data/`` is apart: terminfo has ``E/Eterm`` and ``e/eterm``, and nobody imports it. Nodes run Linux.
+    """
+    return path if path.startswith("data/") else path.casefold()
 
 
 def path_problem(path: str) -> str:
@@ -284,11 +338,48 @@ def _link_problem(entry: FileEntry) -> str:
         return "is an absolute link"
     if not _is_unicode(entry.link):
         return "is a link whose target is not valid Unicode"
-    depth = entry.path.count("/") - 1  # components between the scheme directory and the link itself
-    for part in entry.link.split("/"):
+    return "" if stays_inside(entry.path, entry.link) else "is a link that leaves the layer"
+
+
+_BENEATH_PREFIX = {"purelib": 3}
+"""How many folders of a prefix those schemes lie beneath whose links may lead to its other folders."""
+
+
+def stays_inside(path: str, link: str) -> bool:
+    """Whether the relative link at a layer path stays in its scheme directory, all of its way as it is written.
+
+    One in ``purelib`` may leave that for another place in the prefix (``lib/python3.11/site-packages`` is three folders
+    deep), if every ``..`` comes first: then none of them can follow another link, which may lead to somewhere else.
+
+    >>> stays_inside("purelib/torch/lib/libtorch.so", "../../../../libtorch.so"), stays_inside("data/l", "../x")
+    (True, False)
+    """
+    depth = path.count("/") - 1  # components between the scheme directory and the link itself
+    parts = link.split("/")
+    if climbs(link) > depth:
+        deeper = _BENEATH_PREFIX.get(path.partition("/")[0], 0)
+        return climbs(link) == parts.count("..") <= depth + deeper
+    for part in parts:
         depth += -1 if part == ".." else 0 if part in ("", ".") else 1
         if depth < 0:
-            return "is a link that leaves the layer"
+            return False
+    return True
+
+
+def climbs(link: str) -> int:
+    """How many folders a link goes up before it goes down: 2 for ``../../a/../b``."""
+    parts = (part for part in link.split("/") if part not in ("", "."))
+    return sum(1 for _ in itertools.takewhile(lambda part: part == "..", parts))
+
+
+def _placeholder_problem(entry: FileEntry) -> str:
+    placeholder = entry.placeholder
+    if not placeholder:
+        return ""
+    if entry.link or not entry.size:
+        return "has a placeholder and no content"
+    if len(placeholder) < 2 or not placeholder.startswith("/") or "\n" in placeholder or not _is_unicode(placeholder):
+        return "has a placeholder that is no path"
     return ""
 
 

@@ -13,6 +13,9 @@ from likewise.model.target import Target
 
 FORMAT = 1
 
+ROOT_BASE = "data"
+"""`Manifest.base` of a prefix that is its own base: the interpreter's layer lies at its root, as in a conda prefix."""
+
 
 class LayerRef(msgspec.Struct, frozen=True, kw_only=True):
     """One layer of a manifest. `bytecode` is the digest of the bytecode layer that rides along, or None."""
@@ -47,6 +50,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         Lowest versions that a node must offer, by family: ``{"GLIBC": "2.35", "GLIBCXX": "3.4.30"}``.
     outline : Digest or None
         The layer that describes all others (see `likewise.model.outline`), for nodes that start before they have them.
+    base : str
+        The scheme of the interpreter's layer: ``interpreter``, the base of a venv, or `ROOT_BASE`.
+    variables : dict
+        Environment variables of every process; `PREFIX_MARK` in a value stands for the prefix.
     """
 
     target: Target
@@ -58,7 +65,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     kit: tuple[str, ...] = ()
     needs: dict[str, str] = {}
     outline: Digest | None = None
+    base: str = "interpreter"
+    variables: dict[str, str] = {}
     format: int = FORMAT
+
+    @property
+    def interpreter(self) -> str:
+        """Layer path of the interpreter: ``interpreter/bin/python3.11``."""
+        return f"{self.base}/bin/{self.python}"
 
     def encode(self) -> bytes:
         """Canonical JSON: the preimage of the id."""
@@ -79,6 +93,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         bytecode = (layer.bytecode for layer in self.layers)
         found = (*(layer.digest for layer in self.layers), *bytecode, self.outline)
         return tuple(dict.fromkeys(digest for digest in found if digest is not None))
+
+
+PREFIX_MARK = "@prefix@"
+"""Stands for the folder of the prefix in `Manifest.variables`."""
 
 
 def decode_manifest(data: bytes, expected: str) -> Manifest:

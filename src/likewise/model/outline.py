@@ -1,7 +1,8 @@
 """The outline of an environment: what a node has to know of layers that are not there yet.
 
 A prefix that still grows looks whole to whoever reads metadata: every distribution's dist-info and every ``.pth`` file
-is there from the beginning, and they lie in the outline. Its listings say which layer will bring what, and `requires`
+is there from the beginning, and they lie in the outline; so does what programs find by its path, if it is little
+(``etc/``, ``share/``). Its listings say which layer will bring what, and `requires`
 what has to be there besides before a module of a layer may run.
 
 The outline travels and is kept as a layer of its own with a single file. It is never laid into a prefix.
@@ -20,11 +21,18 @@ from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, decode_listing
 from likewise.model.manifest import Manifest
 
-FORMAT = 1
+FORMAT = 2
 OUTLINE_PATH = "outline/outline.msgpack"
 """The layer path of the encoded outline: the only file of its layer."""
 
+MOST_DATA = 1 << 20
+"""Bytes that a layer may have outside the site directory for the outline to have them; more (JupyterLab's pages) is
+there when something of the layer is imported.
+"""
+
 _OUTLINED = re.compile(r"purelib/[^/]+(\.dist-info/.+|\.egg-info(/.+)?|\.pth)", re.DOTALL)
+_WORD = re.compile(r"\w+")
+_IMPORTS = ("import ", "import\t")  # how a line of a ``.pth`` file begins that is run
 _EXTENSION = re.compile(r"(?P<name>[^.]+)\.((cpython-[^.]+|abi3)\.)?so")
 
 
@@ -39,7 +47,7 @@ class OutlinedLayer(msgspec.Struct, frozen=True, kw_only=True):
     listing : bytes
         The layer's listing; its sha256 is `digest`.
     files : dict
-        Layer path → content of every file for which `is_outlined` is true; links are left out.
+        Layer path → content of every file that `outlined` gives.
     requires : tuple of str
         Names of layers of the same manifest without which modules of this one may not work.
     """
@@ -89,12 +97,21 @@ def decode_outline(data: bytes) -> Outline:
     return outline
 
 
-def is_outlined(path: str) -> bool:
-    """Whether the content of the file at this layer path is part of the outline.
+def outlined(entries: Iterable[FileEntry]) -> list[FileEntry]:
+    """Those files of a layer whose contents are part of the outline; no links.
 
-    That is what Python and packaging tools look for without importing anything: dist-info and egg-info folders (and
-    egg-info files) in the site directory, and ``.pth`` files, which Python reads there when it starts.
+    That is what Python and others look for without importing anything: dist-info and egg-info folders (and egg-info
+    files) in the site directory, ``.pth`` files, which Python reads there when it starts, and what lies outside of it,
+    in ``share/`` and ``etc/``, unless that is more than `MOST_DATA`.
     """
+    files = [entry for entry in entries if not entry.link]
+    data = [entry for entry in files if entry.path.startswith("data/") and not entry.path.startswith("data/bin/")]
+    if sum(entry.size for entry in data) > MOST_DATA:
+        data = []
+    return [entry for entry in files if _is_telling(entry.path)] + data
+
+
+def _is_telling(path: str) -> bool:
     telling = "-info" in path or path.endswith(".pth")  # that is quickly seen, and nearly always false
     return telling and _OUTLINED.fullmatch(path) is not None
 
@@ -144,7 +161,7 @@ def check_layer(layer: OutlinedLayer, names: Set[str]) -> tuple[FileEntry, ...]:
         entries = layer.entries()
     except LayerError as error:
         raise _damaged(f"has a listing of {layer.name} that may not be used: {error.what}") from error
-    wanted = {entry.path: entry for entry in entries if not entry.link and is_outlined(entry.path)}
+    wanted = {entry.path: entry for entry in outlined(entries)}
     if wanted.keys() != layer.files.keys():
         raise _damaged(f"has other files of {layer.name} than its listing")
     for path, content in layer.files.items():
@@ -191,27 +208,36 @@ def _top(first: str, is_folder: bool) -> str:
 
 def pth_folders(files: Mapping[str, bytes]) -> set[str]:
     """Folders beneath the site directory that ``.pth`` files put on ``sys.path`` (see the `site` module)."""
-    lines = [
-        line
-        for path, data in files.items()
-        if path.endswith(".pth")
-        for line in data.decode("utf-8", "replace").splitlines()
-    ]
     named = {
         posixpath.normpath(line.strip())
-        for line in lines
-        if line.strip() and not line.startswith(("#", "import ", "import\t"))
+        for line in _pth_lines(files)
+        if line.strip() and not line.startswith(("#", *_IMPORTS))
     }
     return {folder for folder in named if folder != "." and not folder.startswith(("/", ".."))}
+
+
+def pth_words(files: Mapping[str, bytes]) -> set[str]:
+    """Every word in those lines of ``.pth`` files that are run whenever Python starts."""
+    return {word for line in _pth_lines(files) if line.startswith(_IMPORTS) for word in _WORD.findall(line)}
+
+
+def _pth_lines(files: Mapping[str, bytes]) -> list[str]:
+    return [
+        line
+        for path, data in files.items()
+        if path.startswith("purelib/") and path.endswith(".pth")
+        for line in data.decode("utf-8", "replace").splitlines()
+    ]
 
 
 def closure(outline: Outline) -> dict[str, tuple[str, ...]]:
     """Layer name → itself first, then all that it requires, directly or not, nearest first."""
     requires = {layer.name: layer.requires for layer in outline.layers}
-    return {name: _closed(name, requires) for name in requires}
+    return {name: closed(name, requires) for name in requires}
 
 
-def _closed(name: str, requires: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def closed(name: str, requires: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """A layer's name, then all that it requires by `requires`, directly or not, nearest first."""
     found = dict.fromkeys([name])
     queue = [name]
     for each in queue:

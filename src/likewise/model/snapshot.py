@@ -6,8 +6,9 @@ import enum
 
 import msgspec
 
+from likewise.model.conda import CondaPackage
 from likewise.model.digest import Digest
-from likewise.model.target import Platform
+from likewise.model.target import Platform, Target
 
 FORMAT = 1
 
@@ -61,6 +62,26 @@ class Interpreter(msgspec.Struct, frozen=True, kw_only=True):
         """``python3.11`` (``python3.13t`` when free-threaded): the name of its library folder."""
         major, minor = self.version.split(".")[:2]
         return f"python{major}.{minor}{'t' if 't' in self.abiflags else ''}"
+
+
+def described_interpreter(
+    target: Target, *, implementation: str = "cpython", magic: str = "", base_kind: PrefixKind = PrefixKind.OTHER
+) -> Interpreter:
+    """The Python of a target, which lies nowhere on this machine: as much of it as can be said."""
+    major, minor = target.python.split(".")[:2]
+    return Interpreter(
+        implementation=implementation,
+        version=target.python,
+        cache_tag=f"{implementation}-{major}{minor}",
+        magic=magic,
+        abiflags="",
+        platform=target.platform,
+        prefix="",
+        base_prefix="",
+        executable="",
+        kind=PrefixKind.OTHER,
+        base_kind=base_kind,
+    )
 
 
 class OriginKind(str, enum.Enum):
@@ -178,13 +199,30 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What is here. The value of ``likewise scan``; it can be printed, stored and compared."""
+    """What is here. The value of ``likewise scan``; it can be printed, stored and compared.
+
+    Attributes
+    ----------
+    interpreter : Interpreter
+    distributions : tuple of Distribution
+        Sorted by name.
+    code : tuple of CodeRoot
+        In ``sys.path`` order.
+    problems : tuple of Problem
+    format : int
+    conda : tuple of CondaPackage
+        Everything that the prefix's conda records name, Python or not, sorted by name; empty without conda.
+    virtual_packages : tuple of str
+        What conda says of this machine: ``__glibc=2.36=0``, ``__linux=6.1.0=0``, …; empty without conda.
+    """
 
     interpreter: Interpreter
-    distributions: tuple[Distribution, ...]  # sorted by name
-    code: tuple[CodeRoot, ...]  # in sys.path order
+    distributions: tuple[Distribution, ...]
+    code: tuple[CodeRoot, ...]
     problems: tuple[Problem, ...] = ()
     format: int = FORMAT
+    conda: tuple[CondaPackage, ...] = ()
+    virtual_packages: tuple[str, ...] = ()
 
     def get(self, name: str) -> Distribution | None:
         """The distribution with this normalized name, or None."""

@@ -30,7 +30,17 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What the nodes are: a platform and a Python version."""
+    """What the nodes are.
+
+    Attributes
+    ----------
+    platform : Platform
+    python : str
+        Full version of their interpreter, PEP 440: ``3.11.7``.
+    cuda : str
+        Version of CUDA that their driver serves, like ``12.8``; "" where there is no such accelerator.
+    """
 
     platform: Platform
     python: str
+    cuda: str = ""

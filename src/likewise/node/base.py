@@ -1,11 +1,13 @@
 """The base of a prefix: as much of it as Python needs to start, while the rest follows (`likewise.node.filler`).
 
-It holds the interpreter and the layers that a node needs to join a cluster; of every other layer what can be seen
+It holds the interpreter, the layers that a node needs to join a cluster, and those that every Python of the prefix
+imports when it starts (a ``.pth`` file of setuptools says so); of every other layer what can be seen
 without importing anything: metadata, ``.pth`` files, the folders that belong on ``sys.path``, and scripts. Whatever is
 not there yet stands in ``growing/map``.
 
 Layers of the kit are linked from where it was unpacked. The kit was checked as a whole then, and this process runs from
-it; the filler compares each of its files with the layer's listing, as it does with what comes from elsewhere.
+it; the filler compares each of its files with the layer's listing, as it does with what comes from elsewhere. Where a
+store on this machine has them unpacked, the filler has nothing left to do for them.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from likewise.model.outline import (
     closure,
     decode_outline,
     pth_folders,
+    pth_words,
     tops,
 )
 from likewise.node.cache import NodeCache
@@ -46,7 +49,9 @@ from likewise.node.generated import (
 from likewise.node.growing import Growing, key
 from likewise.node.helpers import run_forked
 from likewise.node.layers import LayerShelf
-from likewise.node.materialise import Part, lay_part, make_prefix, parts_of, write, write_scripts
+from likewise.node.linking import check_file
+from likewise.node.materialise import lay_part, make_prefix, write, write_scripts
+from likewise.node.parts import Part, parts_of
 from likewise.node.sources import Source, UnpackedKit
 from likewise.node.unpack import read_listing
 
@@ -100,10 +105,12 @@ def make_base(
     workers = helpers or len(os.sched_getaffinity(0))
 
     def fill(shelf: LayerShelf, building: str, place: Place) -> None:
-        at_once = [ref for ref in manifest.layers if is_base(ref, manifest, kit)]
         _check_space(manifest, shelf, cache)
         outline = read_outline(shelf, manifest)
-        _lay_base(outline, manifest, at_once, shelf, kit, building, place, workers)
+        names = check_names(outline, manifest)
+        early = {layer.name for layer in outline.layers if _runs_at_start(layer, names)}
+        at_once = [ref for ref in manifest.layers if is_base(ref, manifest, kit) or ref.name in early]
+        _lay_base(outline, names, manifest, at_once, shelf, kit, building, place, workers)
         with Tree(building) as tree:
             for file in (*environment_files(manifest, place), gate_file(place)):
                 write(tree, file)
@@ -154,8 +161,15 @@ def _check_space(manifest: Manifest, shelf: LayerShelf, cache: NodeCache) -> Non
     check_space(cache.root, size=sum(r.size for r in missing), files=sum(r.files for r in missing))
 
 
+def _runs_at_start(layer: OutlinedLayer, names: frozenset[str]) -> bool:
+    """Whether every start of Python imports something of the layer, because a ``.pth`` file of its own says so."""
+    words = pth_words(layer.files)
+    return bool(words) and not words.isdisjoint(tops(check_layer(layer, names)))
+
+
 def _lay_base(
     outline: Outline,
+    names: frozenset[str],
     manifest: Manifest,
     at_once: Sequence[LayerRef],
     shelf: LayerShelf,
@@ -165,14 +179,16 @@ def _lay_base(
     workers: int,
 ) -> None:
     """Lay out the layers `at_once`, and of the others what is to be seen of them."""
-    names = check_names(outline, manifest)
     refs = {ref.digest: ref for ref in manifest.layers}
     base = {ref.digest for ref in at_once}
     # bytecode of the kit may be nowhere near: it is not worth waiting for
     parts = [part for part in parts_of(at_once) if not part.is_bytecode or shelf.has(part.digest)]
     parts.sort(key=lambda part: -part.ref.size)
     later = [layer for layer in outline.layers if layer.digest not in base]
-    work: list[Callable[[], bytes]] = [partial(_lay_at_once, part, shelf, kit, building, place) for part in parts]
+    in_kit = {p.digest for p in parts if kit and kit.listing(p.digest) and not shelf.has_loose(p.digest)}
+    work: list[Callable[[], bytes]] = [
+        partial(_lay_at_once, part, shelf, kit if part.digest in in_kit else None, building, place) for part in parts
+    ]
     work += [partial(_sketch, layer, refs[layer.digest], names, building, place) for layer in later]
     made = run_forked(len(work), lambda number: work[number](), workers)
     laid, sketched = made[: len(parts)], made[len(parts) :]
@@ -188,7 +204,9 @@ def _lay_base(
         write_scripts(tree, [script for ref in manifest.layers for script in scripts[ref.digest]])
     for folder in {folder for sketch in sketches.values() for folder in sketch.folders}:
         os.makedirs(f"{building}/{folder}", 0o755, exist_ok=True)
-    _make_growing(Growing(building), _map(outline, sketches, base))
+    checked = {part.digest for part in parts} - in_kit
+    there = [ref.digest for ref in at_once if ref.digest in checked and (ref.bytecode or ref.digest) in checked]
+    _make_growing(Growing(building), _map(outline, sketches, base), there)
 
 
 def _lay_at_once(part: Part, shelf: LayerShelf, kit: UnpackedKit | None, building: str, place: Place) -> bytes:
@@ -220,7 +238,8 @@ def _link_kit(part: Part, entries: Sequence[FileEntry], kit: str, building: str,
                     os.symlink(entry.link, new, dir_fd=into)
                 else:
                     at, old = source.enter(entry.path)
-                    os.chmod(old, mode(entry.executable), dir_fd=at)
+                    if check_file(entry, at, old) != mode(entry.executable):
+                        os.chmod(old, mode(entry.executable), dir_fd=at)
                     link_or_copy(at, old, into, new, executable=entry.executable)
         for file in own:
             write(target, file)
@@ -287,9 +306,11 @@ def _map(outline: Outline, sketches: Mapping[Digest, Sketch], base: set[Digest])
     return "".join(f"{name}\t{' '.join(keys)}\n" for name, keys in sorted(needs.items()))
 
 
-def _make_growing(growing: Growing, needs: str) -> None:
+def _make_growing(growing: Growing, needs: str, there: Iterable[Digest]) -> None:
     for name in ("", "there", "failed", "tmp"):
         os.mkdir(growing.place(name), 0o755)
     os.mkfifo(growing.place("queue"), 0o600)
     with Tree(growing.folder) as tree:
         tree.write("map", needs.encode())
+        for digest in there:
+            tree.write(f"there/{key(digest)}", b"")

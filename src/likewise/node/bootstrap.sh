@@ -5,7 +5,8 @@
 #
 #   --cache DIR|auto      the node's cache; auto: the first safe and usable place of this machine
 #   --manifest ID         the environment
-#   --kit FILE            the kit; or its URL, or - for standard input; may be missing where the kit is unpacked already
+#   --kit FILE            the kit; or its URL, or - for standard input; may be missing where the kit is unpacked already;
+#                         or a folder of this user where it lies unpacked, which is used as it is
 #   --kit-id ID --kit-sha256 HEX
 #   --store DIR           a store's directory; without one that this machine can read, layers come from the agent
 #   --cluster ID --hub ADDRESS   start the node's agent, which fetches layers from other nodes and serves them
@@ -70,9 +71,13 @@ case $_lw_command in
     *[!a-z]* | '') usage "'$_lw_command' is not a command" ;;
     *) [ -z "$_lw_manifest" ] || digest "$_lw_manifest" ;;
 esac
+_lw_kit_lies='' # where the kit lies unpacked outside of the cache
+if [ -d "$_lw_kit" ]; then
+    case $_lw_kit in /*) _lw_kit_lies=$_lw_kit ;; *) _lw_kit_lies=$PWD/$_lw_kit ;; esac
+fi
 if [ "$_lw_command" != place ]; then
     digest "$_lw_kit_id"
-    digest "$_lw_kit_sha256"
+    [ -n "$_lw_kit_lies" ] || digest "$_lw_kit_sha256"
 fi
 check_cluster() {
     case $_lw_cluster in *[!0-9a-f]*) usage "'$_lw_cluster' is not a cluster's id" ;; esac
@@ -97,7 +102,7 @@ own() {
 
 make_private() (
     umask 077
-    mkdir -p "$1" || fail "The node's cache, $1, can't be made" "Choose a folder that you may write to."
+    mkdir -p "$@" || fail "The node's cache, $1, can't be made" "Choose a folder that you may write to."
 )
 
 # The effective user's number, without starting a program where that can be done.
@@ -255,10 +260,18 @@ else
         ????????w*) fail "$_lw_cache can be written by everybody" "Remove it, or choose another folder." ;;
     esac
 fi
-for _lw_dir in prefixes kits tmp leases used work agents; do
-    [ -d "$_lw_cache/$_lw_dir" ] || make_private "$_lw_cache/$_lw_dir" || exit
-    own "$_lw_cache/$_lw_dir"
-done
+cache_folders() {
+    for _lw_dir in prefixes kits tmp leases used work agents; do
+        "$1" "$_lw_cache/$_lw_dir" || return
+    done
+}
+there() {
+    [ -d "$1" ]
+}
+cache_folders there ||
+    make_private "$_lw_cache/prefixes" "$_lw_cache/kits" "$_lw_cache/tmp" "$_lw_cache/leases" "$_lw_cache/used" \
+        "$_lw_cache/work" "$_lw_cache/agents" || exit
+cache_folders own
 if [ "$_lw_command" = place ]; then
     printf '%s\n' "$_lw_cache"
     exit
@@ -362,6 +375,12 @@ unpack_kit() (
 )
 
 need_kit() {
+    if [ -n "$_lw_kit_lies" ]; then
+        own "$_lw_kit_lies"
+        _lw_kit_dir=$_lw_kit_lies
+        kit_is_whole && return
+        fail "The kit in $_lw_kit_lies is not whole, or nothing can be executed there" "Start the cluster again."
+    fi
     if [ -d "$_lw_kit_dir" ]; then # it appeared whole, so what it lacks now somebody has removed
         own "$_lw_kit_dir"
         kit_is_whole || { mv "$_lw_kit_dir" "$_lw_cache/tmp/kit.$$.old" && rm -rf "$_lw_cache/tmp/kit.$$.old"; }

@@ -1,6 +1,8 @@
 """The node's cache: where things lie, and who may use it.
 
     <cache>/layers/<digest>/<layer path>     unpacked, checked, read-only; <digest>.listing beside it
+    <cache>/linked/<digest>.listing          of a layer whose files were linked from where a store has them unpacked;
+                                             <digest>/ has those again that stand in a prefix in another form
     <cache>/prefixes/<first 16 of the id>/   hard links to the layers, and what is generated (see `growing`, too)
     <cache>/kits/<first 16 of the id>/       unpacked by bootstrap.sh
     <cache>/leases/<host>.<pid>              "<manifest id> <start time of the process> <cluster id>", - for none
@@ -10,6 +12,7 @@
     <cache>/agents/<cluster>.…               door, lock and log of the agent of a cluster
     <cache>/deltas/<cluster>/                what was added to a running cluster
     <cache>/tmp/, <cache>/lock               what is being made, by the one who holds the lock
+    <cache>/lock.next                        held by the one who has it next
     <cache>/pruned                           when what had expired was last removed, in seconds since boot
 
 Content becomes visible by a rename and disappears by one, so a kill at any moment leaves something in ``tmp`` at most.
@@ -29,7 +32,7 @@ from likewise.errors import NodeError
 from likewise.model.keys import CACHE_TAG
 from likewise.node.disk import READ, check_executable, disk_error, remove_tree
 
-_KINDS = ("layers", "prefixes", "kits", "tmp", "leases", "used", "work", "archives", "agents", "deltas")
+_KINDS = ("layers", "linked", "prefixes", "kits", "tmp", "leases", "used", "work", "archives", "agents", "deltas")
 
 
 class NodeCache(msgspec.Struct, frozen=True):
@@ -48,6 +51,14 @@ class NodeCache(msgspec.Struct, frozen=True):
     def listing(self, digest: str) -> str:
         """The layer's listing."""
         return f"{self.root}/layers/{digest}.listing"
+
+    def linked(self, digest: str) -> str:
+        """Where what is kept of a layer lies whose files were linked from a store."""
+        return f"{self.root}/linked/{digest}"
+
+    def listings(self, digest: str) -> tuple[str, str]:
+        """Where the layer's listing may lie."""
+        return self.listing(digest), f"{self.linked(digest)}.listing"
 
     def prefix(self, manifest_id: str) -> str:
         """The prefix with this id. It is complete when it is there, unless it is growing."""
@@ -120,14 +131,30 @@ def locked(cache: NodeCache) -> Iterator[None]:
     """Be the only one who makes or removes anything in the cache, waiting for others.
 
     The kernel frees the lock of a process that is killed. Its forked helpers hold it too, until they end; so who gets
-    the lock knows that everything in ``tmp`` is left over.
+    the lock knows that everything in ``tmp`` is left over. Whoever waits can be seen: `is_awaited`.
     """
-    fd = os.open(f"{cache.root}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with contextlib.ExitStack() as waiting:
+        waiting.callback(os.close, _lock(f"{cache.root}/lock.next"))
+        fd = _lock(f"{cache.root}/lock")
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
         os.close(fd)
+
+
+def is_awaited(cache: NodeCache) -> bool:
+    """Whether somebody waits for the lock of the cache."""
+    return is_held(f"{cache.root}/lock.next")
+
+
+def _lock(path: str) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def is_held(path: str) -> bool:
@@ -165,8 +192,9 @@ def start_time(pid: str) -> str | None:
 def sweep(cache: NodeCache) -> None:
     """Remove what ended or killed processes left. The lock must be held."""
     for name in os.listdir(cache.place("tmp")):
-        # bootstrap.sh unpacks kits without the lock: they are left over when their process is gone
-        if not name.startswith("kit.") or start_time(name[4:]) is None:
+        # made without the lock, by bootstrap.sh and by agents: left over when their process is gone
+        kind, _, process = name.partition(".")
+        if kind not in ("kit", "wheels") or start_time(process) is None:
             remove_tree(f"{cache.place('tmp')}/{name}")
     here = f"{host_name()}."
     for name in os.listdir(cache.place("work")):

@@ -21,9 +21,10 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     manifest : Digest
         The environment's id.
     kit : str
-        The kit's file; ``-`` for standard input. It may be missing where the kit is unpacked already.
+        The kit's file; ``-`` for standard input. It may be missing where the kit is unpacked already. Or a folder of
+        the same user where it lies unpacked: it is used there.
     kit_id, kit_sha256 : Digest
-        The id of the kit's manifest, and the digest of the file.
+        The id of the kit's manifest, and the digest of the file; of a folder nothing is known.
     store : str
         A store's directory that the node can read; what it lacks comes from the node's agent.
     cluster : str

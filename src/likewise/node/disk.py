@@ -15,7 +15,7 @@ READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # The file system has no hard links, has no more for this file, or the two places are on different ones.
-_NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP}
+NO_LINK = {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 class Tree:
@@ -94,7 +94,7 @@ def link_or_copy(source_dir: int, source: str, target_dir: int, target: str, *, 
     except FileExistsError:
         raise
     except OSError as error:
-        if error.errno not in _NO_LINK:
+        if error.errno not in NO_LINK:
             raise
         copy(source_dir, source, target_dir, target, executable=executable)
 
@@ -128,10 +128,15 @@ def mode(executable: bool) -> int:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory that may be incomplete, or gone already."""
-    import shutil  # imports compression modules; only whoever cleans up pays for them
+    """Remove a directory that may be incomplete, or a file; it may be gone already."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError:  # a directory: EISDIR, elsewhere EPERM
+        import shutil  # imports compression modules; only whoever cleans up pays for them
 
-    shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def disk_error(error: OSError, where: str) -> NodeError:

@@ -166,27 +166,26 @@ class _Expiry:
             os.rename(hidden, self._cache.prefix(name))
             return False
         for digest in manifest.digests() if manifest else ():
-            if _mtime(self._cache.listing(digest)):
-                _touch(self._cache.listing(digest), max(last_use, _mtime(self._cache.listing(digest))))
+            for listing in self._cache.listings(digest):
+                if _mtime(listing):
+                    _touch(listing, max(last_use, _mtime(listing)))
         remove_tree(hidden)
         _unlink(self._cache.used(name))
         return True
 
     def layers(self) -> tuple[str, ...]:
         """Remove layers that no prefix contains and nobody has used for long, and what has no listing."""
-        removed = []
-        names = os.listdir(self._cache.place("layers"))
-        for digest in {name.partition(".")[0] for name in names} - self._kept:
-            listing = self._cache.listing(digest)
-            limit = self._code_max_age if _is_code(listing) else self._max_age
-            if self._age(_mtime(listing)) > limit:
-                self._remove_layer(digest)
-                removed.append(digest)
+        removed = set()
+        for kind in ("layers", "linked"):
+            names = os.listdir(self._cache.place(kind))
+            for digest in {name.partition(".")[0] for name in names} - self._kept:
+                place = f"{self._cache.place(kind)}/{digest}"
+                limit = self._code_max_age if _is_code(f"{place}.listing") else self._max_age
+                if self._age(_mtime(f"{place}.listing")) > limit:
+                    _unlink(f"{place}.listing")  # first: without it the layer is not there
+                    self._remove(place)
+                    removed.add(digest)
         return tuple(sorted(removed))
-
-    def _remove_layer(self, digest: str) -> None:
-        _unlink(self._cache.listing(digest))  # first: without it the layer is not there
-        self._remove(self._cache.layer(digest))
 
     def kits(self) -> tuple[str, ...]:
         """Remove kits that nobody has used for long."""

@@ -1,11 +1,13 @@
 """The process that lays out what is missing in a prefix whose processes run already (see `likewise.node.growing`).
 
 It asks nothing of anybody but layers of the sources, and can be killed at any moment: what it has done stays, and the
-next one goes on from there. While it works it holds the cache's lock, as everybody does who makes something there.
+next one goes on from there. While it works it holds the cache's lock, as everybody does who makes something there; it
+lets those go first who wait for that. What a client is still to make is waited for only when somebody needs it.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -22,7 +24,7 @@ from likewise.errors import NodeError
 from likewise.model.manifest import Manifest
 from likewise.model.outline import check_names, closure
 from likewise.node.base import is_base, read_outline
-from likewise.node.cache import NodeCache, locked, sweep
+from likewise.node.cache import NodeCache, is_awaited, locked, sweep
 from likewise.node.crew import Crew
 from likewise.node.disk import READ, remove_tree
 from likewise.node.expiry import leased
@@ -30,12 +32,13 @@ from likewise.node.generated import Place, gate_file
 from likewise.node.growing import Growing, key
 from likewise.node.infill import infill
 from likewise.node.layers import LayerShelf
-from likewise.node.materialise import Part, parts_of
 from likewise.node.order import Order
+from likewise.node.parts import Part, parts_of
 from likewise.node.sources import Source, UnpackedKit
 
 NICE = 15
-"""How much those give way to other processes that lay out what nobody has asked for."""
+"""How much those give way to other processes that lay out what nobody waits for: on a small machine scheduler and
+worker are just starting, and until they have, nobody can wait for anything."""
 
 MORE = 4
 """Processes beyond the cores' number for layers that somebody waits for: all others may be waiting for a source."""
@@ -49,6 +52,7 @@ RETRY_UNASKED = 60.0
 LEASES = 2.0
 """Seconds between two looks whether anybody uses the prefix."""
 
+_LOOK = 0.1  # seconds between two looks at what a client is still to make
 _TURN = 1.0  # seconds to wait for whoever just looks whether the lock is held
 
 
@@ -70,6 +74,7 @@ def fill_in_background(
         Names of the layers that come first, the most urgent first.
     """
     growing = Growing(cache.prefix(manifest.id))
+    growing.forgive()
     if not growing.is_filled():
         _detached(partial(fill, cache, manifest, sources, kit=kit, first=first), growing.place("log"))
 
@@ -150,6 +155,9 @@ class _Filler:
             self._units.setdefault(key(part.ref.digest), []).append(part)
         self._base = {key(ref.digest) for ref in manifest.layers if is_base(ref, manifest, kit)}
         self._order = Order((), {})
+        self._put_off: frozenset[str] = frozenset()
+        self._asked = -_LOOK  # when that was found out
+        self._nice = os.nice(0)
 
     def run(self, first: Sequence[str]) -> None:
         """Work until everything is there, or nobody uses the prefix."""
@@ -189,32 +197,50 @@ class _Filler:
         return Order(ordered, closures, [keys[name] for name in first if name in keys])
 
     def _work(self) -> None:
-        """Lay out what is left, what is asked for before all else; return early when nobody uses the prefix."""
+        """Lay out what is left, what is asked for before all else.
+
+        Returns early when nobody uses the prefix; and when somebody waits for the cache, as soon as what was begun has
+        ended.
+        """
         with Crew(self._lay, close=(self._lock, self._queue)) as crew:
-            while self._order or crew.busy:
-                while crew.busy < self._helpers + (MORE if self._order.is_urgent() else 0):
-                    nice = 0 if self._order.is_wanted() else NICE
-                    name = self._order.take()
-                    if name is None:
-                        break
-                    crew.give(name, nice=nice)
-                for name, problem in crew.finished(LEASES, also=self._queue):
+            while self._is_used():
+                leave = is_awaited(self._cache)
+                if not leave:
+                    self._give(crew)
+                if not crew.busy and (leave or not self._order):
+                    return
+                for name, problem in crew.finished(_LOOK if self._put_off else LEASES, also=self._queue):
                     if problem:
                         self._note(name, problem)
                 self._listen()
-                if not self._is_used():
-                    return
+
+    def _give(self, crew: Crew) -> None:
+        """Give those something to do who are free. What a client is still to make has time until somebody needs it."""
+        if time.monotonic() - self._asked >= _LOOK:
+            self._put_off = self._shelf.awaited()
+            self._asked = time.monotonic()
+        while crew.busy < self._helpers + (MORE if self._order.is_urgent() else 0):
+            nice = 0 if self._order.is_urgent() else NICE
+            name = self._order.take(lambda each: any(part.digest in self._put_off for part in self._units[each]))
+            if name is None:
+                return
+            crew.give(name, nice=nice)
 
     def _lay(self, name: str) -> None:
+        self._shelf.urgent = os.nice(0) == self._nice
         infill(self._units[name], self._shelf, self._place, replace=name in self._base)
 
     def _note(self, name: str, problem: str) -> None:
         _say(problem)
         self._failed[name] = time.monotonic()
         made = self._growing.place(f"tmp/failed.{name}")
-        # on a full disk it says at least that there is a problem
-        with contextlib.suppress(OSError), open(made, "w", encoding="utf-8", errors="replace") as file:
-            file.write(f"{problem}\n")
+        try:
+            with open(made, "w", encoding="utf-8", errors="replace") as file:
+                file.write(f"{problem}\n")
+        except OSError:  # a full disk: an empty file says that, and takes no inode that is not there yet
+            with contextlib.suppress(OSError):
+                os.link(self._growing.place("lock"), made)
+                os.utime(made)
         with contextlib.suppress(OSError):
             os.rename(made, self._growing.place(f"failed/{name}"))
 
@@ -292,12 +318,16 @@ def _detached(work: Callable[[], None], log: str) -> None:
 
 
 def _settle(log: str) -> None:
+    import shutil  # noqa: F401 # later it may not be there: the kit that this process runs from may be removed
+
+    codecs.lookup("ascii")  # as above
     for number, action in ((signal.SIGTERM, _stop), (signal.SIGINT, signal.SIG_IGN)):
         signal.signal(number, action)
     os.umask(0o022)
     os.chdir("/")
-    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    nothing = os.open(os.devnull, os.O_RDWR)
+    said = nothing = os.open(os.devnull, os.O_RDWR)
+    with contextlib.suppress(OSError):  # a full disk
+        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     for fd, wanted in ((nothing, 0), (said, 1), (said, 2)):
         os.dup2(fd, wanted)
     for fd in map(int, os.listdir("/proc/self/fd")):
@@ -311,4 +341,5 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+    with contextlib.suppress(OSError):  # on a full disk those who wait are told, at least
+        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

@@ -34,6 +34,9 @@ TIMEOUT = 240.0
 RETRY = 5.0
 """Seconds between two tries of the filler to get a layer, and between two tries to bring a filler back."""
 
+NO_ROOM = "The node's disk is full. Free some space or inodes there."
+"""Why a layer can't be had where nothing is written down: that there is no room for."""
+
 _REACTION = 2.0  # seconds that a filler has to try again what failed long ago
 _START = 1.0  # seconds that a filler has to begin to read its queue
 _PAUSE = 0.005  # seconds between two looks, at most: dozens of waits follow one another until the first task runs
@@ -85,12 +88,19 @@ class Gate:
 
     def iter_modules(self, prefix: str = "") -> Iterable[tuple[str, bool]]:
         """Wait for all that can be had: `pkgutil.iter_modules` asks before it lists every module that there is."""
-        end = time.monotonic() + _timeout()
-        for digest in sorted({digest for name in list(self._needs) for digest in self._missing(name)}):
-            if time.monotonic() < end:
-                self._wait([digest])
+        self.bring(list(self._needs))
         self._refresh()
         return ()
+
+    def bring(self, names: Iterable[str]) -> None:
+        """Wait for all that can be had of what these need; names of nothing that is to come are passed over."""
+        end = time.monotonic() + _timeout()
+        missing = sorted({digest for name in names for digest in self._missing(name)})
+        if len(missing) > 1:
+            self._wish(missing)
+        for digest in missing:
+            if time.monotonic() < end:
+                self._wait([digest])
 
     def grows(self) -> bool:
         """Whether the prefix still grows. As soon as it does not, this finder is gone."""
@@ -159,7 +169,7 @@ class Gate:
         from likewise.node.reads import read_elsewhere
 
         spec = _ask(self._others(), name, path, target)
-        return read_elsewhere(spec, self.grows) if spec else None
+        return read_elsewhere(spec, self.grows, self.bring) if spec else None
 
     def _missing(self, name: str) -> list[str]:
         missing = [digest for digest in self._needs.get(name, "").split() if not self._is_there(digest)]
@@ -247,7 +257,7 @@ class Gate:
             for digest in failed.intersection(digests) if failed else ():
                 with open(f"{self._growing}/failed/{digest}", encoding="utf-8") as file:
                     if os.fstat(file.fileno()).st_mtime >= since:
-                        return file.read().strip() or f"The layer {self._names([digest])} can't be had."
+                        return file.read().strip() or NO_ROOM
         except OSError:
             pass  # it is just being tried again, or all is complete
         return ""

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from likewise.errors import NodeError
+from likewise.model.conda_identity import ENTRY_LINE
 from likewise.model.digest import Digest, digest_to_record
 from likewise.model.identity import PLACEHOLDER
 from likewise.model.layer import FileEntry, LayerKind
-from likewise.model.manifest import LayerRef, Manifest, prefix_path, scheme_dirs
+from likewise.model.manifest import ROOT_BASE, LayerRef, Manifest, prefix_path, scheme_dirs
+from likewise.model.placeholders import SHEBANG_LIMIT, with_prefix
 from likewise.node.launch import launch_script, quote
-
-SHEBANG_LIMIT = 127
-"""Bytes of a first line that every Linux reads; the kernel's buffer had 128 until 5.1 (fs/binfmt_script.c)."""
 
 CODE_PTH = "likewise-code.pth"
 MISSED_PTH = "likewise-missed.pth"
@@ -47,6 +46,7 @@ sys.path.insert(0, sys.argv.pop(1)); importlib.import_module("likewise.node.__ma
 """
 _ENTRY_POINT = re.compile(r"(?P<module>\w+(?:\.\w+)*)\s*:\s*(?P<attribute>\w+(?:\.\w+)*)\s*(?:\[.*\])?")
 _QUOTED = re.compile('[,"\n\r]')
+_ENCODED = 44  # letters of 33 bytes in base64
 _METADATA = re.compile(r"purelib/([^/]+\.(?:dist|egg)-info)/")
 
 
@@ -86,19 +86,12 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 def environment_files(manifest: Manifest, place: Place) -> list[Generated]:
     """What belongs to the prefix as a whole."""
     python = manifest.python
-    config = {
-        "home": f"{place.prefix}/interpreter/bin",
-        "include-system-site-packages": "false",
-        "version": manifest.target.python,
-    }
     files = [
-        Generated(path="pyvenv.cfg", data="".join(f"{k} = {v}\n" for k, v in config.items()).encode()),
-        Generated(path=f"bin/{python}", link=f"../interpreter/bin/{python}"),
-        Generated(path="bin/python3", link=python),
-        Generated(path="bin/python", link=python),
         Generated(path="manifest.json", data=manifest.encode()),
         Generated(path="launch", data=launch_script(manifest, place.prefix, place.cache), executable=True),
     ]
+    if manifest.base != ROOT_BASE:
+        files += _venv_files(manifest, place)
     site = scheme_dirs(python)["purelib"]
     if any(ref.name == "likewise" for ref in manifest.layers):
         note = b"import likewise.node.missed; likewise.node.missed.install()\n"
@@ -108,6 +101,27 @@ def environment_files(manifest: Manifest, place: Place) -> list[Generated]:
         lines = "".join(f"{up}code/{name}\n" for name in manifest.after)
         files.append(Generated(path=f"{site}/{CODE_PTH}", data=lines.encode()))
     return files
+
+
+def _venv_files(manifest: Manifest, place: Place) -> list[Generated]:
+    """What makes the prefix a venv, whose base is the interpreter's layer."""
+    python = manifest.python
+    config = {
+        "home": f"{place.prefix}/{manifest.base}/bin",
+        "include-system-site-packages": "false",
+        "version": manifest.target.python,
+    }
+    return [
+        Generated(path="pyvenv.cfg", data="".join(f"{k} = {v}\n" for k, v in config.items()).encode()),
+        Generated(path=f"bin/{python}", link=f"../{manifest.base}/bin/{python}"),
+        Generated(path="bin/python3", link=python),
+        Generated(path="bin/python", link=python),
+    ]
+
+
+def rewritten(entries: Iterable[FileEntry]) -> frozenset[str]:
+    """Layer paths of the files that a prefix may have in another form than their layer."""
+    return frozenset(e.path for e in entries if e.placeholder or e.path.startswith("scripts/"))
 
 
 def layer_files(
@@ -126,34 +140,62 @@ def layer_files(
     Returns
     -------
     own : list of Generated
-        The layer's scripts that get this prefix's interpreter line, instead of their content; its ``INSTALLER`` and
-        its ``RECORD``.
+        The layer's files that name the prefix, and scripts that get its interpreter line, instead of their content; its
+        ``INSTALLER`` and its ``RECORD``.
     scripts : list of Generated
         Made from its entry points. Where two layers have one of the same name, or a layer has a file in its place, it
         is not written: see `entry_scripts`.
     """
     own = [
-        Generated(
-            path=prefix_path(e.path, place.python),
-            data=shebang(place.executable) + read(e.path, -1).partition(b"\n")[2],
-            executable=e.executable,
-        )
+        _script(e, read(e.path, -1), place)
         for e in entries
         if e.path.startswith("scripts/") and e.executable and read(e.path, len(PLACEHOLDER)).startswith(b"#!python")
     ]
+    for entry in entries:
+        data = read(entry.path, -1) if entry.placeholder else b""
+        if entry.placeholder and len(data) == entry.size:  # else it is not there yet
+            own.append(_relocated(entry, data, ref, place))
     if ref.kind is not LayerKind.DISTRIBUTION:
         return own, []
     scripts: list[Generated] = []
-    by_path = {e.path: e for e in entries}
+    paths = {e.path for e in entries}
+    programs = {prefix_path(path, place.python) for path in paths if path.startswith(("scripts/", "data/bin/"))}
     for metadata in _metadata(entries):
-        if f"purelib/{metadata}/entry_points.txt" in by_path:
+        if f"purelib/{metadata}/entry_points.txt" in paths:
             text = read(f"purelib/{metadata}/entry_points.txt", -1).decode("utf-8", "replace")
-            scripts += entry_scripts(text, place)
+            scripts += [script for script in entry_scripts(text, place) if script.path not in programs]
         if metadata.endswith(".dist-info"):
             installer = Generated(path=f"{_site(place)}/{metadata}/INSTALLER", data=b"likewise\n")
             record = _record(metadata, entries, [*own, installer, *scripts], place)
             own += [installer, record]
     return own, scripts
+
+
+def _script(entry: FileEntry, data: bytes, place: Place) -> Generated:
+    """A Python script of a layer, with the interpreter's line."""
+    conda = data.startswith(ENTRY_LINE) and not place.interpreter
+    line = _conda_shebang(place) if conda else shebang(place.executable)
+    path = prefix_path(entry.path, place.python)
+    return Generated(path=path, data=line + data.partition(b"\n")[2], executable=entry.executable)
+
+
+def _conda_shebang(place: Place) -> bytes:
+    """What conda's installers write in place of `shebang`: the versioned name, and long paths as in other scripts."""
+    line = f"#!/-/bin/{place.python.removesuffix('t')}\n"
+    return with_prefix(line.encode(), "/-", place.prefix, binary=False)
+
+
+def _relocated(entry: FileEntry, data: bytes, ref: LayerRef, place: Place) -> Generated:
+    """A file that names its prefix, as it is in this one."""
+    try:
+        made = with_prefix(data, entry.placeholder, place.prefix, binary=entry.binary)
+    except ValueError as error:
+        raise NodeError(
+            f"{entry.path} can't be made for the prefix {place.prefix}, whose path is too long ({error}).",
+            where=ref.name,
+            todo="Choose a cache folder with a shorter path: node_cache, or --cache.",
+        ) from None
+    return Generated(path=prefix_path(entry.path, place.python), data=made, executable=entry.executable)
 
 
 def entry_scripts(text: str, place: Place) -> list[Generated]:
@@ -232,7 +274,7 @@ def shebang(executable: str) -> bytes:
 
 def _metadata(entries: Sequence[FileEntry]) -> list[str]:
     """Names of the layer's own dist-info and egg-info folders (not those of vendored distributions)."""
-    found = {match[1] for e in entries if (match := _METADATA.match(e.path))}
+    found = {match[1] for e in entries if "-info/" in e.path and (match := _METADATA.match(e.path))}
     return sorted(found)
 
 
@@ -242,19 +284,29 @@ def _site(place: Place) -> str:
 
 def _record(metadata: str, entries: Sequence[FileEntry], generated: Sequence[Generated], place: Place) -> Generated:
     """`RECORD` (the *recording installed projects* specification): paths relative to the site directory."""
-    rows = {prefix_path(e.path, place.python): (digest_to_record(e.sha256), e.size) for e in entries if not e.link}
-    rows.update({prefix_path(e.path, place.python): ("", 0) for e in entries if e.link})
-    for file in generated:
-        hashed = base64.urlsafe_b64encode(hashlib.sha256(file.data).digest()).rstrip(b"=").decode()
-        rows[file.path] = (f"sha256={hashed}", len(file.data))
-    site = _site(place)
-    up = "../" * (site.count("/") + 1)
-    lines = []
-    for path, (digest, size) in sorted(rows.items()):
-        shown = path[len(site) + 1 :] if path.startswith(site + "/") else up + path
-        lines.append(f"{_csv(shown)},{digest},{size if digest else ''}\n")
-    lines.append(f"{_csv(metadata)}/RECORD,,\n" if _csv(metadata) == metadata else f"{_csv(f'{metadata}/RECORD')},,\n")
-    return Generated(path=f"{site}/{metadata}/RECORD", data="".join(lines).encode())
+    site = f"{_site(place)}/"
+    paths = [prefix_path(e.path, place.python) for e in entries] + [file.path for file in generated]
+    hashes = _hashes(entries) + [f"{digest_to_record(digest_of(file))},{len(file.data)}" for file in generated]
+    rows = dict(sorted(dict(zip(paths, hashes, strict=True)).items()))  # what is generated stands for the layer's own
+    start, up = len(site), "../" * site.count("/")
+    shown = [path[start:] if path.startswith(site) else up + path for path in rows] + [f"{metadata}/RECORD"]
+    if _QUOTED.search("".join(shown)):
+        shown = [_csv(path) for path in shown]
+    lines = [f"{path},{rest}\n" for path, rest in zip(shown, [*rows.values(), ","], strict=True)]
+    return Generated(path=f"{site}{metadata}/RECORD", data="".join(lines).encode())
+
+
+def _hashes(entries: Sequence[FileEntry]) -> list[str]:
+    """The fields of each file behind its path; all at once, as there are ten thousands of them.
+
+    With a byte more, each hash has a length that base64 needs no padding for.
+    """
+    digests = base64.urlsafe_b64encode(bytes.fromhex("".join([f"{e.sha256}00" for e in entries]))).decode()
+    starts = range(0, len(digests), _ENCODED)
+    return [
+        "," if e.link else f"sha256={digests[start : start + _ENCODED - 1]},{e.size}"
+        for e, start in zip(entries, starts, strict=True)
+    ]
 
 
 def _csv(field: str) -> str:

@@ -25,6 +25,7 @@ import msgspec
 
 from likewise.model.manifest import Manifest
 from likewise.node.cache import is_held
+from likewise.node.gate import NO_ROOM
 
 POLL = 0.05
 """Seconds between two looks at what is there."""
@@ -79,9 +80,15 @@ class Growing(msgspec.Struct, frozen=True):
         """Why the layer with the key `name` can't be had; "" when that is not known."""
         try:
             with open(self.place(f"failed/{name}"), encoding="utf-8", errors="replace") as file:
-                return file.read().strip()
+                return file.read().strip() or NO_ROOM
         except OSError:
             return ""
+
+    def forgive(self) -> None:
+        """Forget what could not be had: whoever starts now has it tried again."""
+        for name in _names(self.place("failed")):
+            with contextlib.suppress(OSError):
+                os.unlink(self.place(f"failed/{name}"))
 
     def want(self, keys: Iterable[str]) -> None:
         """Ask whoever fills the prefix for these layers first. Nobody may be there to hear it."""

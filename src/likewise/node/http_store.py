@@ -11,6 +11,7 @@ import http.client
 import io
 import os
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -221,10 +222,10 @@ def plain_url(url: str) -> str:
 
 
 def tls_context() -> ssl.SSLContext:
-    """What checks a server's certificate: ``SSL_CERT_FILE``, or the machine's own authorities."""
+    """What checks a server's certificate: ``SSL_CERT_FILE``, the machine's own authorities, or those of this Python."""
     context = ssl.create_default_context()
     if not os.environ.get("SSL_CERT_FILE") and not context.cert_store_stats()["x509_ca"]:
-        for path in CERTIFICATES:
+        for path in (*CERTIFICATES, f"{sys.base_prefix}/ssl/cert.pem"):
             if os.access(path, os.R_OK):
                 context.load_verify_locations(path)
                 break

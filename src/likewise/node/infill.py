@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 
-from likewise.errors import NodeError
 from likewise.model.layer import FileEntry
-from likewise.model.manifest import prefix_path
 from likewise.node.disk import READ, Tree, link_or_copy
-from likewise.node.generated import Generated, Place, layer_files, stub
+from likewise.node.generated import Generated, Place, layer_files, rewritten, stub
 from likewise.node.growing import Growing, key
 from likewise.node.layers import LayerShelf
-from likewise.node.materialise import Part, contradiction, failures_named, same_content
+from likewise.node.linking import contradiction, failures_named, link_files, same_content, twice
+from likewise.node.parts import Part
 
 
 def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place, *, replace: bool = False) -> None:
@@ -35,14 +35,8 @@ def infill(parts: Sequence[Part], shelf: LayerShelf, place: Place, *, replace: b
     NodeError
         When a part can't be had, another layer has something else in its place, or the disk can't take it.
     """
-    for retry in (True, False):
-        try:
-            for part in parts:
-                _lay(part, shelf, place, replace)
-            break
-        except NodeError as error:
-            if not (retry and error.details.get("incomplete")):
-                raise
+    for part in parts:
+        twice(partial(_lay, part, shelf, place, replace))
     with open(Growing(place.prefix).place(f"there/{key(parts[0].digest)}"), "wb"):
         pass
 
@@ -51,8 +45,10 @@ def _lay(part: Part, shelf: LayerShelf, place: Place, replace: bool) -> None:
     entries = shelf.get(part.digest, part.ref.name)
     with failures_named(part, shelf, place):
         own: list[Generated] = []
-        if not part.is_bytecode:
-            own, _ = layer_files(part.ref, entries, shelf.reader(part.digest), place)  # the base has the other scripts
+        # The base has what is made from an outline: all but what may be rewritten, and what a RECORD says of that.
+        other = rewritten(entries)
+        if not part.is_bytecode and (replace or other):
+            own, _ = layer_files(part.ref, entries, shelf.reader(part.digest, other), place)
         instead = {file.path for file in own}
         with (
             Tree(shelf.folder(part.digest), make=False) as source,
@@ -60,10 +56,7 @@ def _lay(part: Part, shelf: LayerShelf, place: Place, replace: bool) -> None:
             Tree(Growing(place.prefix).place("tmp"), make=False) as scratch,
         ):
             infill = _Infill(part.ref.name, place, source, target, scratch, replace)
-            for entry in entries:
-                path = prefix_path(entry.path, place.python)
-                if path not in instead:
-                    infill.link(entry, path)
+            link_files(entries, source, target, place, instead, part.ref.name, infill.otherwise)
             for file in own:
                 infill.write(file)
 
@@ -80,28 +73,14 @@ class _Infill:
         self._replace = replace
         self._temporary = str(os.getpid())
 
-    def link(self, entry: FileEntry, path: str) -> None:
-        """Have a file of the layer at `path`, unless it is there."""
-        try:
-            into, new = self._target.enter(path)
-        except NotADirectoryError as error:
-            raise contradiction(self._name, path, "has a file where a folder is needed") from error
-        try:
-            if entry.link:
-                os.symlink(entry.link, new, dir_fd=into)
-            else:
-                at, old = self._source.enter(entry.path)
-                os.link(old, new, src_dir_fd=at, dst_dir_fd=into, follow_symlinks=False)
-        except FileExistsError as error:
-            if self._is_there(entry, into, new):
-                return
+    def otherwise(self, entry: FileEntry, path: str, into: int, new: str, error: OSError) -> None:
+        """Have a file of the layer at `path` that can't just be linked, unless it is there."""
+        if isinstance(error, FileExistsError):
+            if same_content(entry, self._source, into, new):
+                return  # another layer has it, too, or a killed process has got this far
             if not self._replace and not _holds(into, new, stub(path, self._place)):
                 raise contradiction(self._name, path, "holds something else") from error
-            self._bring(entry, into, new)
-        except FileNotFoundError:
-            raise
-        except OSError:  # no hard links here; whatever else is wrong shows itself again
-            self._bring(entry, into, new)
+        self._bring(entry, into, new)  # whatever else than links is wrong here shows itself again
 
     def write(self, file: Generated) -> None:
         """Have a generated file, unless it is there; another content is replaced."""
@@ -126,13 +105,6 @@ class _Infill:
             os.unlink(name, dir_fd=folder)  # of a killed process that had the same number
         yield folder
         os.rename(name, new, src_dir_fd=folder, dst_dir_fd=into)
-
-    def _is_there(self, entry: FileEntry, into: int, new: str) -> bool:
-        if not entry.link:
-            at, old = self._source.enter(entry.path)
-            if os.path.samestat(os.lstat(old, dir_fd=at), os.lstat(new, dir_fd=into)):
-                return True  # a killed process has got this far
-        return same_content(entry, self._source, into, new)
 
 
 def _holds(into: int, name: str, file: Generated) -> bool:

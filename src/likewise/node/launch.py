@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from likewise.model.manifest import Manifest
+from likewise.model.manifest import PREFIX_MARK, ROOT_BASE, Manifest
 
 CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo
@@ -42,10 +42,10 @@ export PYTHONNOUSERSITE=1 # the machine's user site is not ours
 export PYTHONDONTWRITEBYTECODE=1 # a prefix never changes under its id
 {python_path}PATH="$_lw_prefix/bin:${{PATH:-/usr/local/bin:/usr/bin:/bin}}"
 export PATH
-
+{variables}
 [ -r "${{SSL_CERT_FILE:-}}" ] ||
     for _lw_file in {certificates} \\
-        "$_lw_prefix/interpreter/ssl/cert.pem"; do
+        "$_lw_prefix/{own_certificates}"; do
         if [ -r "$_lw_file" ]; then
             export SSL_CERT_FILE="$_lw_file"
             break
@@ -74,12 +74,19 @@ def launch_script(manifest: Manifest, prefix: str, cache: str) -> bytes:
         cache=quote(cache),
         python_path=f'export PYTHONPATH="{roots}"\n' if roots else "",
         certificates=" ".join(CERTIFICATES),
+        own_certificates="ssl/cert.pem" if manifest.base == ROOT_BASE else f"{manifest.base}/ssl/cert.pem",
+        variables="".join(f"export {name}={_value(text)}\n" for name, text in sorted(manifest.variables.items())),
     ).encode()
 
 
 def quote(text: str) -> str:
     """`text` as one word for sh."""
     return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _value(text: str) -> str:
+    """`text` as one word for sh, the prefix in place of its mark."""
+    return '"$_lw_prefix"'.join(map(quote, text.split(PREFIX_MARK)))
 
 
 def _escape(name: str) -> str:

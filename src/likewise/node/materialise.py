@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from likewise.errors import NodeError
 from likewise.model.digest import Digest
-from likewise.model.layer import FileEntry
-from likewise.model.manifest import LayerRef, Manifest, scheme_dirs
+from likewise.model.manifest import LayerRef, Manifest
 from likewise.node.cache import NodeCache, locked, sweep
-from likewise.node.disk import READ, Tree, check_space, disk_error, link_or_copy, remove_tree
+from likewise.node.disk import Tree, check_space, disk_error, remove_tree
 from likewise.node.expiry import prune
-from likewise.node.generated import Generated, Place, environment_files, layer_files
+from likewise.node.generated import Generated, Place, environment_files, layer_files, rewritten
 from likewise.node.growing import can_start, wait_until_whole
 from likewise.node.helpers import run_forked
 from likewise.node.layers import LayerShelf
+from likewise.node.linking import failures_named, link_layer, twice
+from likewise.node.parts import Part, parts_of
 from likewise.node.sources import Source, UnpackedKit
-from likewise.node.unpack import file_digest
 
 _SCRIPTS = msgspec.msgpack.Decoder(list[Generated])
 
@@ -136,18 +135,6 @@ def _make_or_sweep(
                 raise
 
 
-class Part(msgspec.Struct, frozen=True):
-    """A layer to lay out: that of `ref`, or its bytecode."""
-
-    ref: LayerRef
-    digest: Digest
-
-    @property
-    def is_bytecode(self) -> bool:
-        """Which of the two."""
-        return self.digest == self.ref.bytecode
-
-
 def lay_out(refs: Sequence[LayerRef], shelf: LayerShelf, building: str, place: Place, helpers: int) -> None:
     """Get layers with their bytecode, link them into the directory `building`, write what is generated for each.
 
@@ -159,13 +146,6 @@ def lay_out(refs: Sequence[LayerRef], shelf: LayerShelf, building: str, place: P
     scripts = lay_parts(parts_of(refs), shelf, building, place, helpers)
     with Tree(building) as tree:
         write_scripts(tree, [script for ref in refs for script in scripts[ref.digest]])
-
-
-def parts_of(refs: Sequence[LayerRef]) -> list[Part]:
-    """The layers and their bytecode, each once."""
-    parts = {ref.digest: Part(ref, ref.digest) for ref in refs}
-    parts.update({ref.bytecode: Part(ref, ref.bytecode) for ref in refs if ref.bytecode})
-    return list(parts.values())
 
 
 def lay_parts(
@@ -188,81 +168,19 @@ def lay_parts(
 
 def lay_part(part: Part, shelf: LayerShelf, building: str, place: Place) -> bytes:
     """Get one layer and link it into the prefix; the scripts that its entry points ask for, encoded."""
+    return twice(lambda: _lay(part, shelf, building, place))
+
+
+def _lay(part: Part, shelf: LayerShelf, building: str, place: Place) -> bytes:
     entries = shelf.get(part.digest, part.ref.name)
     with failures_named(part, shelf, place):
-        reader = shelf.reader(part.digest)
+        reader = shelf.reader(part.digest, rewritten(entries))
         own, scripts = ([], []) if part.is_bytecode else layer_files(part.ref, entries, reader, place)
-        _link(entries, shelf.folder(part.digest), building, place, {file.path for file in own}, part.ref.name)
+        link_layer(entries, shelf.folder(part.digest), building, place, {file.path for file in own}, part.ref.name)
         with Tree(building) as tree:
             for file in own:
                 write(tree, file)
     return msgspec.msgpack.encode(scripts)
-
-
-@contextlib.contextmanager
-def failures_named(part: Part, shelf: LayerShelf, place: Place) -> Iterator[None]:
-    """What goes wrong while a layer is laid out, as an error that names it; what is incomplete will be fetched anew.
-
-    Raises
-    ------
-    NodeError
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        shelf.forget(part.digest)
-        raise NodeError(
-            f"The layer in the node's cache is incomplete ({error}).",
-            where=part.ref.name,
-            todo="It will be fetched anew at the next try: start the cluster again.",
-            details={"incomplete": part.digest},
-        ) from error
-    except OSError as error:
-        raise disk_error(error, f"{part.ref.name}, in {place.prefix}") from error
-
-
-def _link(entries: Sequence[FileEntry], folder: str, building: str, place: Place, instead: set[str], name: str) -> None:
-    dirs = {scheme: f"{base}/" if base else "" for scheme, base in scheme_dirs(place.python).items()}
-    with Tree(folder, make=False) as source, Tree(building) as target:
-        for entry in entries:
-            scheme, _, rest = entry.path.partition("/")
-            path = dirs[scheme] + rest
-            if path in instead:
-                continue
-            try:
-                into, new = target.enter(path)
-                if entry.link:
-                    os.symlink(entry.link, new, dir_fd=into)
-                else:
-                    at, old = source.enter(entry.path)
-                    link_or_copy(at, old, into, new, executable=entry.executable)
-            except FileExistsError as error:
-                if not same_content(entry, source, into, new):
-                    raise contradiction(name, path, "holds something else") from error
-            except NotADirectoryError as error:
-                raise contradiction(name, path, "has a file where a folder is needed") from error
-
-
-def contradiction(name: str, path: str, reason: str) -> NodeError:
-    """The refusal of the layer `name`: another one has something else at `path`."""
-    return NodeError(
-        f"Two layers claim {path}, and the other one {reason}.",
-        where=name,
-        todo="This is a fault in likewise, please report it.",
-        details={"layer": name, "path": path},
-    )
-
-
-def same_content(entry: FileEntry, source: Tree, into: int, name: str) -> bool:
-    """Whether the file that is there already is what `entry` wants there (two distributions may own one path)."""
-    found = os.lstat(name, dir_fd=into)
-    if entry.link:
-        return stat.S_ISLNK(found.st_mode) and os.readlink(name, dir_fd=into) == entry.link
-    if not stat.S_ISREG(found.st_mode) or bool(found.st_mode & 0o100) != entry.executable:
-        return False
-    at, ours = source.enter(entry.path)
-    with open(os.open(name, READ, dir_fd=into), "rb") as one, open(os.open(ours, READ, dir_fd=at), "rb") as other:
-        return file_digest(one.fileno()) == file_digest(other.fileno())
 
 
 def write_scripts(tree: Tree, scripts: Iterable[Generated]) -> None:

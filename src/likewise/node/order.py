@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 
 class Order:
@@ -40,13 +41,16 @@ class Order:
         """Whether somebody is waiting for what comes next."""
         return self._head(self._asked) is not None
 
-    def is_wanted(self) -> bool:
-        """Whether what comes next was asked for, or came first from the beginning."""
-        return self.is_urgent() or self._head(self._first) is not None
+    def take(self, put_off: Callable[[str], bool] = lambda key: False) -> str | None:
+        """What is to be done next; it counts as done from now on. None when nothing is left.
 
-    def take(self) -> str | None:
-        """What is to be done next; it counts as done from now on. None when nothing is left."""
-        key = self._head(self._asked) or self._head(self._first) or next(iter(self._left), None)
+        What nobody asked for is passed over while `put_off` says so.
+        """
+        key = self._head(self._asked)
+        if key is None:
+            self._head(self._first)
+            unasked = chain((each for each in self._first if each in self._left), self._left)
+            key = next((each for each in unasked if not put_off(each)), None)
         if key is not None:
             del self._left[key]
         return key

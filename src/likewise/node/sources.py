@@ -9,9 +9,11 @@ import os
 import time
 from typing import Any, BinaryIO, Protocol
 
+import msgspec
+
 from likewise.errors import NodeError
-from likewise.model.digest import Digest
-from likewise.model.keys import LEASES, WANTED, layer_key, manifest_key, promise_key
+from likewise.model.digest import Digest, digest_bytes
+from likewise.model.keys import LEASES, WANTED, layer_key, loose_key, loose_listing_key, manifest_key, promise_key
 from likewise.model.manifest import Manifest, decode_manifest
 from likewise.node.cache import is_held
 from likewise.node.door import WAIT, ask
@@ -45,6 +47,21 @@ class Store(Source, Protocol):
         ...
 
 
+class LooseLayer(msgspec.Struct, frozen=True):
+    """A layer that lies unpacked in a store. Its files were hashed when they were made; nobody may change them.
+
+    Attributes
+    ----------
+    folder : str
+        Where its files lie, below their layer paths.
+    listing : bytes
+        What its digest says.
+    """
+
+    folder: str
+    listing: bytes
+
+
 class DirectoryStore:
     """A store in a directory that this node can read."""
 
@@ -55,25 +72,65 @@ class DirectoryStore:
         return self._root
 
     def open(self, digest: Digest) -> BinaryIO:
-        """The archive of the layer. Waits for it while a living client on this machine is about to write it."""
-        path = f"{self._root}/{layer_key(digest)}"
+        """The archive of the layer. Waits for the layer while a living client on this machine is about to make it."""
+        self.wait(digest)
+        return open(f"{self._root}/{layer_key(digest)}", "rb", buffering=0)
+
+    def wait(self, digest: Digest, *, urgent: bool = True) -> None:
+        """Wait while the layer is there in no form, and a living client on this machine is about to make it.
+
+        The client makes what is `urgent` before all else.
+        """
         pause = 0.002
-        while not os.path.exists(path) and self._is_promised(digest):
-            if pause == 0.002:
+        while not self.has(digest) and self._is_promised(digest):
+            if urgent and pause == 0.002:
                 self._wish(digest)
             time.sleep(pause)
             pause = min(1.5 * pause, _LOOK)
-        return open(path, "rb", buffering=0)
 
-    def _is_promised(self, digest: Digest) -> bool:
-        wanted = promise_key(digest).encode() + b"\n"
+    def has(self, digest: Digest) -> bool:
+        """Whether the layer is there, in whatever form."""
+        return self.has_loose(digest) or os.path.exists(f"{self._root}/{layer_key(digest)}")
+
+    def has_loose(self, digest: Digest) -> bool:
+        """Whether the layer lies here unpacked."""
+        return os.path.exists(f"{self._root}/{loose_listing_key(digest)}")
+
+    def loose(self, digest: Digest) -> LooseLayer | None:
+        """The layer where it lies unpacked, None where it does not. Counts as its use."""
+        path = f"{self._root}/{loose_listing_key(digest)}"
+        try:
+            with open(path, "rb") as file:
+                listing = file.read()
+        except OSError:
+            return None
+        if digest_bytes(listing) != digest:
+            self.reject_loose(digest)
+            return None
+        with contextlib.suppress(OSError):  # a store that can only be read
+            os.utime(path)
+        return LooseLayer(f"{self._root}/{loose_key(digest)}", listing)
+
+    def reject_loose(self, digest: Digest) -> None:
+        """The unpacked files are not what the listing says: without the listing the client makes them anew."""
+        with contextlib.suppress(OSError):
+            os.unlink(f"{self._root}/{loose_listing_key(digest)}")
+
+    def promised(self) -> frozenset[str]:
+        """Digests of the layers that living clients on this machine are about to make, or have just made."""
+        promise = promise_key(Digest(""))
+        found: set[str] = set()
         with contextlib.suppress(OSError):
             for name in os.listdir(f"{self._root}/{LEASES}"):
                 lease = f"{self._root}/{LEASES}/{name}"
-                with contextlib.suppress(OSError), open(lease, "rb") as file:
-                    if wanted in file and is_held(lease):
-                        return True
-        return False
+                with contextlib.suppress(OSError), open(lease, encoding="utf-8", errors="replace") as file:
+                    text = file.read()
+                    if promise in text and is_held(lease):
+                        found.update(key[len(promise) :] for key in text.split() if key.startswith(promise))
+        return frozenset(found)
+
+    def _is_promised(self, digest: Digest) -> bool:
+        return digest in self.promised()
 
     def _wish(self, digest: Digest) -> None:
         with contextlib.suppress(OSError):  # a store that can only be read

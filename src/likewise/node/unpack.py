@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import BinaryIO
 
 from likewise.errors import LayerError, NodeError
 from likewise.model.digest import Digest, digest_bytes
-from likewise.model.layer import FileEntry, decode_listing
+from likewise.model.layer import FileEntry, climbs, decode_listing
 from likewise.node.blocks import BLOCK, ahead, decompressed
 from likewise.node.disk import CREATE, READ, Tree, create, link_or_copy, mode, write_all
 
@@ -247,7 +248,8 @@ def _leaves(path: str, links: Mapping[str, str]) -> bool:
     """Whether a link leads out of its scheme directory once all links on its way are followed.
 
     Each link by itself stays inside as it is written (the listing's own check); but ``d/..`` is somewhere else when
-    ``d`` is a link.
+    ``d`` is a link. One that leads from there to another place in the prefix, as that check allows, may do so; what
+    goes up once more from where it leads may not, since other layers say what lies there.
     """
     scheme, *here = path.split("/")
     pending = here[-1:]
@@ -263,6 +265,8 @@ def _leaves(path: str, links: Mapping[str, str]) -> bool:
             target = links.get("/".join((scheme, *here, part)))
             if target is None:
                 here.append(part)
+            elif climbs(target) > len(here):
+                return ".." in pending
             else:
                 pending = target.split("/") + pending
                 followed += 1
@@ -297,7 +301,8 @@ def adopt(tree: str, listing: bytes, digest: Digest, into: str, *, name: str) ->
             try:
                 if file_digest(fd) != entry.sha256:
                     raise damaged(f"has other content in {entry.path}", name, digest)
-                os.fchmod(fd, mode(entry.executable))
+                if stat.S_IMODE(os.fstat(fd).st_mode) != mode(entry.executable):
+                    os.fchmod(fd, mode(entry.executable))
             finally:
                 os.close(fd)
             into_folder, into_file = target.enter(entry.path)

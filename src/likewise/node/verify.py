@@ -23,13 +23,13 @@ import msgspec
 from likewise.errors import LayerError, NodeError
 from likewise.model.digest import digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, decode_listing
-from likewise.model.manifest import LayerRef, Manifest, scheme_dirs
+from likewise.model.manifest import LayerRef, Manifest, prefix_path, scheme_dirs
 from likewise.model.verify import Difference, DifferenceKind, NodeReport
 from likewise.node.adopt import delta_layers, read_manifests, site_directory
 from likewise.node.cache import NodeCache, host_name
 from likewise.node.delta import delta_files, delta_place
 from likewise.node.disk import READ
-from likewise.node.generated import Generated, Place, environment_files, layer_files
+from likewise.node.generated import Generated, Place, environment_files, layer_files, rewritten
 from likewise.node.growing import wait_until_whole
 from likewise.node.unpack import file_digest
 
@@ -183,7 +183,7 @@ class _Check:
                     scheme, _, rest = entry.path.partition("/")
                     expected[(dirs[scheme] + rest).encode()] = Expected(ref.name, _listed(entry))
                 if digest == ref.digest:
-                    own, made = layer_files(ref, entries, self._reader(ref, entries), place)
+                    own, made = layer_files(ref, entries, self._reader(ref, entries, place), place)
                     expected.update((file.path.encode(), _generated(ref.name, file)) for file in own)
                     scripts += [(ref.name, file) for file in made]
         for name, file in scripts:
@@ -195,8 +195,7 @@ class _Check:
     def _listing(self, ref: LayerRef, digest: str) -> Sequence[FileEntry]:
         path = self._cache.listing(digest)
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            data = _first_of(*self._cache.listings(digest))
             actual = digest_bytes(data)
             if actual == digest:
                 return decode_listing(data, where=ref.name)
@@ -208,14 +207,17 @@ class _Check:
         self._listings_sound = False
         return ()
 
-    def _reader(self, ref: LayerRef, entries: Sequence[FileEntry]) -> Callable[[str, int], bytes]:
+    def _reader(self, ref: LayerRef, entries: Sequence[FileEntry], place: Place) -> Callable[[str, int], bytes]:
+        """Reads files of a layer whose own copies may be in a store: what the prefix has in another form is kept."""
         digests = {entry.path: entry.sha256 for entry in entries}
+        other = rewritten(entries)
 
         def read(path: str, size: int) -> bytes:
             whole = f"{self._cache.layer(ref.digest)}/{path}"
+            kept = f"{self._cache.linked(ref.digest)}/{path}"
+            same = kept if path in other else f"{self._prefix}/{prefix_path(path, place.python)}"
             try:
-                with open(os.open(whole.encode(), READ), "rb") as file:
-                    data = file.read(size)
+                data = _first_of(whole, same, size)
             except OSError as error:
                 self._differs(DifferenceKind.MISSING, ref.name, whole, actual=str(error))
                 return b""
@@ -252,6 +254,16 @@ class _Check:
             actual = distributions.get(ref.name, "not there")
             if ref.kind is LayerKind.DISTRIBUTION and actual != ref.version:
                 self._differs(DifferenceKind.VERSION, ref.name, ref.name, ref.version, actual)
+
+
+def _first_of(path: str, other: str, size: int = -1) -> bytes:
+    """The first bytes, or with a negative `size` all, of the file at `path`; where there is none, of the other one."""
+    try:
+        fd = os.open(path.encode(), READ)
+    except FileNotFoundError:
+        fd = os.open(other.encode(), READ)
+    with open(fd, "rb") as file:
+        return file.read(size)
 
 
 def installed(*sites: str) -> dict[str, str]:

@@ -48,6 +48,7 @@ def write_folder(
     StoreError
         When it can't be written.
     """
+    check_folder(folder)
     folder = folder.expanduser().absolute()
     written: list[BootstrapFile] = []
     try:
@@ -73,13 +74,24 @@ def write_folder(
     )
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse, before anything is prepared for it, a place where no folder can be.
+
+    Raises
+    ------
+    UsageError
+    """
+    folder = folder.expanduser().absolute()
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        raise UsageError(f"{nearest} is no folder.", where=str(folder), todo="Choose another place for the bundle.")
+
+
 def _open_folder(folder: Path, shared: bool) -> None:
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         _make_folder(folder, 0o755 if shared else 0o700)
     found = folder.stat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise UsageError("This is no folder.", where=str(folder), todo="Choose another place for the bundle.")
     if found.st_mode & stat.S_IWOTH:
         raise UsageError(
             "Everybody can write to this folder, and whoever can decides what runs on the nodes.",

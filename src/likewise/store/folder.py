@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 TEMPORARY = "tmp"
+_LOCK = "lock"  # in a temporary folder: folders themselves can't be locked on every file system
 
 
 class OutFile(io.FileIO):
@@ -72,7 +73,7 @@ class Folder:
 
     def temporary(self, kind: str) -> OutFile:
         """A new, empty, locked file in ``tmp/`` or ``leases/``; `name` is its path."""
-        path = self.root / kind / f"{os.getpid()}-{secrets.token_hex(8)}"
+        path = self.root / kind / self.unique().name
         with self.gate(shared=True):  # between being made and being locked it would look abandoned
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600)
             try:
@@ -83,24 +84,62 @@ class Folder:
                 os.unlink(path)
                 raise
 
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A new folder in ``tmp/`` for the length of the block. All that is in it goes then, or with this process."""
+        path = self.unique()
+        with self.gate(shared=True):
+            path.mkdir(mode=0o700)
+            lock = os.open(path / _LOCK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o600)
+            hold(lock)
+        try:
+            yield path
+        finally:
+            try:
+                with contextlib.suppress(OSError):
+                    remove(path)
+            finally:
+                os.close(lock)
+
+    def unique(self) -> Path:
+        """A name in ``tmp/`` that nobody else will use. What bears it and is not locked will be swept."""
+        return self.root / TEMPORARY / f"{os.getpid()}-{secrets.token_hex(8)}"
+
     def held(self, kind: str) -> list[Path]:
         """The files in ``tmp/`` or ``leases/`` whose processes live."""
         try:
-            return [path for path in sorted((self.root / kind).iterdir()) if is_held(path)]
+            return [path for path in sorted((self.root / kind).iterdir()) if _is_held(path)]
         except OSError as error:
             raise store_error(error, self.root / kind) from error
 
-    def sweep(self, kind: str) -> tuple[int, int]:
-        """Remove the files there whose processes have died: (number, bytes). To be called behind the exclusive gate."""
-        count = freed = 0
-        for path in (self.root / kind).iterdir():
-            if is_held(path):
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                freed += path.lstat().st_size
-                path.unlink()
-                count += 1
-        return count, freed
+    def abandoned(self, kind: str) -> list[Path]:
+        """What is there and whose processes have died. To be called behind the exclusive gate.
+
+        Nobody will use these names any more, so they can be removed afterwards, which may take long.
+        """
+        return [path for path in (self.root / kind).iterdir() if not _is_held(path)]
+
+
+def _is_held(path: Path) -> bool:
+    return is_held(path / _LOCK if path.is_dir() else path)
+
+
+def remove(path: Path) -> int:
+    """Remove a file, or a folder with all that is in it; bytes of the files that had no other name.
+
+    It may have gone already: two may remove the same.
+    """
+    freed = 0
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            with os.scandir(path) as entries:
+                freed = sum(remove(Path(entry.path)) for entry in entries)
+            path.rmdir()
+        else:
+            path.unlink()
+            freed = found.st_size if found.st_nlink == 1 else 0
+    return freed
 
 
 def check_own(root: Path) -> None:

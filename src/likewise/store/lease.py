@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from likewise.model.keys import LEASES
+from likewise.model.digest import Digest
+from likewise.model.keys import LEASES, loose_key, loose_kit_key
 from likewise.store.folder import Folder
 from likewise.store.values import check_key
 
@@ -67,9 +68,16 @@ class Lease:
 
 
 def read_leases(files: Iterable[Path]) -> set[str]:
-    """The keys in all of `files`."""
+    """The keys in all of `files`, and under which the same content lies unpacked."""
     keys: set[str] = set()
     for path in files:
         with contextlib.suppress(FileNotFoundError):
             keys.update(path.read_text("utf-8").split())
-    return keys
+    return keys | {unpacked for key in keys if (unpacked := unpacked_key(key))}
+
+
+def unpacked_key(key: str) -> str:
+    """Where what an archive with this key holds lies unpacked; "" for what is no archive."""
+    kind, _, name = key.partition("/")
+    digest = Digest(name.rpartition("/")[2])
+    return loose_key(digest) if kind == "layers" else loose_kit_key(digest) if kind == "kits" else ""

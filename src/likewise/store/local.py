@@ -28,8 +28,9 @@ from typing import BinaryIO, cast
 from likewise.errors import StoreError
 from likewise.model.keys import LEASES
 from likewise.store.failures import absent, store_error
-from likewise.store.folder import TEMPORARY, Folder, OutFile
-from likewise.store.lease import Lease, read_leases
+from likewise.store.folder import TEMPORARY, Folder, OutFile, remove
+from likewise.store.lease import Lease, read_leases, unpacked_key
+from likewise.store.loose import KITS, LAYERS, LooseContent, is_loose
 from likewise.store.values import RESERVED, Item, KindInfo, PruneReport, StoreInfo, check_key, choose_expired
 
 MAX_AGE = timedelta(hours=24)
@@ -78,6 +79,7 @@ class LocalStore:
         self.grace = grace
         self._clock = clock
         self._folder = Folder(self.root)
+        self.loose = LooseContent(self._folder, self._stamp)
 
     # ---- reading
 
@@ -123,12 +125,19 @@ class LocalStore:
             self._stamp(path)
         return data or None
 
-    def touch(self, keys: Iterable[str]) -> None:
-        """Note that these were used now. Keys that are not there are passed over."""
-        paths = [self.path(key) for key in keys]
+    def have(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` whose content is there, those of what lies unpacked among them. Asking counts as use."""
         with self._folder.gate(shared=True):
-            for path in paths:
+            return {key for key in keys if (self.loose.use(key) if is_loose(key) else self._use(self.path(key)))}
+
+    def touch(self, keys: Iterable[str]) -> None:
+        """Note that these were used now, packed or unpacked. Keys that are not there are passed over."""
+        paths = {key: self.path(key) for key in keys}
+        with self._folder.gate(shared=True):
+            for key, path in paths.items():
                 self._use(path)
+                if unpacked := unpacked_key(key):
+                    self.loose.use(unpacked)
 
     # ---- writing
 
@@ -199,10 +208,12 @@ class LocalStore:
         so many words (`older_than`, `everything`) and nobody holds a lease, that is, nobody is at work.
         """
         with self._folder.gate(shared=False):
-            swept, swept_bytes = self._folder.sweep(TEMPORARY)
-            self._folder.sweep(LEASES)
+            abandoned = [*self._folder.abandoned(TEMPORARY), *self.loose.halves()]
+            for path in self._folder.abandoned(LEASES):
+                remove(path)
             leases = self._folder.held(LEASES)
             leased = read_leases(leases)
+        swept_bytes = sum(remove(path) for path in abandoned)
         wished = everything or older_than is not None
         age = timedelta(0) if everything else older_than if older_than is not None else self.max_age
         choice = choose_expired(
@@ -221,7 +232,7 @@ class LocalStore:
             freed_bytes=sum(item.size for item in removed) + swept_bytes,
             kept_leased=len(choice.leased),
             kept_recent=len(choice.recent),
-            swept=swept,
+            swept=len(abandoned),
         )
 
     def info(self) -> StoreInfo:
@@ -276,9 +287,10 @@ class LocalStore:
                 os.replace(temporary, path)
 
     def _items(self) -> Iterator[Item]:
+        yield from self.loose.items()
         for folder, folders, names in os.walk(self.root):
             if folder == str(self.root):
-                folders[:] = [name for name in folders if name not in RESERVED]
+                folders[:] = [name for name in folders if name not in (*RESERVED, LAYERS, KITS)]
                 continue
             for name in names:
                 path = Path(folder, name)
@@ -290,14 +302,24 @@ class LocalStore:
     def _drop(self, batch: Iterable[Item]) -> list[Item]:
         """Remove those of `batch` that nobody has used or leased since they were chosen."""
         dropped = []
+        trees: list[Path] = []
         with self._folder.gate(shared=False):
             leased = read_leases(self._folder.held(LEASES))
             for item in batch:
+                if item.key in leased:
+                    continue
+                if item.key.startswith((f"{LAYERS}/", f"{KITS}/")):
+                    found = self.loose.drop(item)
+                    trees += found
+                    dropped += [item] if found else []
+                    continue
                 path = self.root / item.key
                 with contextlib.suppress(*_IN_THE_WAY):
-                    if item.key not in leased and path.lstat().st_mtime == item.used:
+                    if path.lstat().st_mtime == item.used:
                         path.unlink()
                         dropped.append(item)
+        for tree in trees:
+            remove(tree)
         return dropped
 
 

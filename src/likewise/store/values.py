@@ -13,7 +13,7 @@ from likewise.model.keys import LEASES, WANTED
 RESERVED = frozenset({"tmp", LEASES, "lock", WANTED})
 """Names in a store's directory that are no kind of content."""
 
-_KEY = re.compile(r"[a-z]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+_KEY = re.compile(r"[a-z][a-z-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 
 
 def check_key(key: str) -> str:
@@ -85,7 +85,7 @@ class PruneReport(msgspec.Struct, frozen=True, kw_only=True):
     kept_recent : int
         The same, for those that were used within the grace time.
     swept : int
-        Temporary files removed that a killed process had left.
+        Temporary files and folders removed that a killed process had left.
     """
 
     removed: int

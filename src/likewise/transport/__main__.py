@@ -2,7 +2,7 @@
 
 agent --cache DIR --cluster ID --hub ADDRESS [--host IP] [--first NAME,NAME…] [--lifeline]
     serve this node, and other nodes from it, until no process of the cluster is left here
-hub --cluster ID --host IP [--port N] [--cache DIR] [--store DIR] [--lifeline]
+hub --cluster ID --host IP [--port N] [--cache DIR] [--store DIR] [--first NAME,NAME…] [--lifeline]
     the same, and know who has what; prints {"hub": ADDRESS} when it listens
 
 Credentials come from Dask's configuration. With --lifeline the process ends when its standard input does.
@@ -114,18 +114,17 @@ async def _serve(command: str, cache: NodeCache, options: dict[str, str]) -> boo
 def _endpoint(command: str, cache: NodeCache, options: dict[str, str]) -> Agent:
     from distributed.security import Security
 
-    host, port = options.get("host", ""), int(options.get("port") or 0)
+    host, port, first = options.get("host", ""), int(options.get("port") or 0), options.get("first", "").split(",")
     if command == "hub":
         from likewise.transport.hub import Hub
 
         if not host:
             raise UsageError("A hub needs --host.")
-        return Hub(cache, Security(), host=host, port=port, store=options.get("store", ""))
+        return Hub(cache, Security(), host=host, port=port, store=options.get("store", ""), first=first)
     from likewise.transport.agent import Agent
 
     if not options.get("hub"):
         raise UsageError("An agent needs --hub.")
-    first = options.get("first", "").split(",")
     return Agent(cache, options["hub"], Security(), host=host, port=port, first=first)
 
 

@@ -8,30 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 from distributed.security import Security
 
 from likewise.errors import LikewiseError, NodeError
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.manifest import Manifest, decode_manifest
+from likewise.model.plan import LockedFile
 from likewise.node.cache import NodeCache, host_name
 from likewise.node.disk import disk_error, remove_tree
 from likewise.node.unpack import DamagedCopy, UnreadableCopy
 from likewise.transport.archives import Archive, Archives
-from likewise.transport.fetch import HUB_SILENCE, Fetch, SourceDamaged, SourceFailed, answer
+from likewise.transport.fetch import HUB_SILENCE, SILENCE, Fetch, SourceDamaged, SourceFailed, answer
+from likewise.transport.ledger import INDEX
 from likewise.transport.server import listening, own_address
 from likewise.transport.serving import Serving
 from likewise.transport.tasks import end, in_thread
+from likewise.transport.wheels import OtherLayer, WheelFetch
 
 POLL = 10.0
 """Seconds for which the hub keeps a question open."""
 
 _UNREACHABLE = 60.0  # seconds without the hub after which nobody waits any longer
+_AGAIN = 1.0  # seconds until the hub is tried again
+_MAKERS = 2  # layers that are made of wheels at the same time
 _COPIES = 5  # damaged copies of one layer, after which the node is told that there is none
 
 
@@ -80,6 +88,9 @@ class Agent:
         self._refusals: dict[Digest, int] = {}
         self._manifests: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._makers = asyncio.Semaphore(_MAKERS)
+        self._making: defaultdict[Digest, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._scratch = f"{cache.place('tmp')}/wheels.{os.getpid()}"
         self._heard = time.monotonic()
         self.over = asyncio.Event()
         """The hub has ended, and with it the cluster."""
@@ -103,6 +114,7 @@ class Agent:
 
     async def __aexit__(self, *exception: object) -> None:
         await end([*self._tasks, *self._transfers.values()])
+        remove_tree(self._scratch)
         with contextlib.suppress(LikewiseError):
             await self.tell("left", seconds=1.0)
         self._fail_all(NodeError("The node's agent ended."))
@@ -127,11 +139,13 @@ class Agent:
         FileNotFoundError
             When nobody has it.
         NodeError
-            When this machine can't keep it, or there is no way to the hub.
+            When this machine can't keep it, there is no way to the hub, or the cluster has ended.
         """
         found = await in_thread(self.archives.find, digest)
         if found is not None:
             return found
+        if self.over.is_set():
+            raise NodeError("The cluster has ended.", where=self.hub)
         wish = self._wish([digest], urgent=True)[0]
         found = await in_thread(self.archives.find, digest)
         if found is not None:  # it arrived between the look and the wish, and what is there is not assigned
@@ -210,23 +224,25 @@ class Agent:
                 work = await self.tell("transfers", busy=list(self._transfers), seconds=POLL + HUB_SILENCE)
                 if work.get("over"):
                     self.over.set()
+                    self._fail_all(NodeError("The cluster has ended.", where=self.hub))
                     return
                 known = not work.get("unknown")
                 is_lost = False
-            except NodeError as error:
+            except (NodeError, OSError) as error:  # of the cache: it may have been removed, and is made again
                 known = False
                 if time.monotonic() - self._heard > _UNREACHABLE:
                     self._fail_all(NodeError("The cluster's hub can't be reached.", where=self.hub))
                 if not is_lost:
-                    self._say(f"the hub {self.hub} can't be reached: {error.what}")
+                    self._say(f"nothing can be asked of the hub {self.hub}: {error}")
                 is_lost = True
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_AGAIN)
                 continue
             for digest in work.get("unavailable", ()):
                 self._fail(digest, FileNotFoundError(f"Nobody in the cluster can give the layer {digest[:12]}."))
             for number, digest, source, sha256 in work.get("transfers", ()):
                 if number not in self._transfers:
-                    self._transfers[number] = asyncio.create_task(self._transfer(digest, source, sha256))
+                    wheel = work["wheels"].get(digest) if source == INDEX else None
+                    self._transfers[number] = asyncio.create_task(self._transfer(digest, source, sha256, wheel))
                     self._transfers[number].add_done_callback(partial(self._over, number))
 
     def _wish(self, digests: Iterable[Digest], *, urgent: bool = False) -> list[asyncio.Future[Archive]]:
@@ -241,7 +257,12 @@ class Agent:
         return [self._wishes[digest] for digest in digests]
 
     async def _want(self, digests: list[Digest], urgent: bool) -> None:
-        await self._report("want", digests=digests, urgent=urgent)
+        """Say so until the hub has heard it, or nobody waits any longer."""
+        while digests := [digest for digest in digests if digest in self._wishes]:
+            with contextlib.suppress(NodeError):
+                await self.tell("want", digests=digests, urgent=urgent)
+                return
+            await asyncio.sleep(_AGAIN)
 
     async def _prefetch(self, manifest: Manifest) -> None:
         """Want what the manifest needs and this machine lacks."""
@@ -250,19 +271,27 @@ class Agent:
 
     # ---- transfers
 
-    async def _transfer(self, digest: Digest, source: str, sha256: str) -> None:
-        """Fetch one archive and tell the hub what came of it. `sha256` is that of an archive known to be right."""
-        if source == self._hub_itself:
-            fetch = Fetch(self._server.rpc(self.hub), self.archives, digest, HUB_SILENCE)
+    async def _transfer(self, digest: Digest, source: str, sha256: str, wheel: Mapping[str, Any] | None) -> None:
+        """Fetch one archive and tell the hub what came of it.
+
+        `sha256` is that of an archive known to be right; `wheel` is what the archive is to be made of.
+        """
+        fetch: Fetch | WheelFetch
+        if wheel is not None:
+            file, how = msgspec.convert(wheel["file"], LockedFile), {key: wheel[key] for key in ("size", "lowest")}
+            fetch = WheelFetch(file, digest, self.archives, self._scratch, **how)
+            work: Awaitable[Archive] = self._make(fetch, digest)
         else:
-            fetch = Fetch(self._server.rpc(source), self.archives, digest)
+            is_hub = source == self._hub_itself
+            peer = self._server.rpc(self.hub if is_hub else source)
+            fetch = Fetch(peer, self.archives, digest, HUB_SILENCE if is_hub else SILENCE)
+            work = self._receive(fetch, digest, sha256)
         try:
-            archive = await in_thread(self.archives.find, digest) or await self._receive(fetch, digest, sha256)
+            archive = await work
         except SourceFailed as error:
             self._say(f"{digest[:12]} from {source}: {error.what}")
-            await self._report(
-                "failed", digest=digest, source=source, is_damaged=error.is_damaged, received=fetch.received, had=False
-            )
+            what = {"is_damaged": error.is_damaged, "is_other": isinstance(error, OtherLayer), "had": False}
+            await self._report("failed", digest=digest, source=source, received=fetch.received, **what)
         except Exception as error:
             await self._cannot_keep(digest, error, fetch.received)
         else:
@@ -275,7 +304,21 @@ class Agent:
     def _over(self, number: int, task: asyncio.Task[None]) -> None:
         self._transfers.pop(number, None)
 
+    async def _make(self, fetch: WheelFetch, digest: Digest) -> Archive:
+        async with self._making[digest]:  # told twice: the hub forgot that this runs
+            archive = await in_thread(self.archives.find, digest)
+            if archive is not None:
+                return archive
+            async with fetch:
+                await fetch.download()
+                async with self._makers:
+                    await self._report("received", digest=digest, received=fetch.received)
+                    return await fetch.make()
+
     async def _receive(self, fetch: Fetch, digest: Digest, sha256: str) -> Archive:
+        archive = await in_thread(self.archives.find, digest)
+        if archive is not None:
+            return archive
         part = await fetch.run()
         if part is None:
             archive = await in_thread(self.archives.find, digest)

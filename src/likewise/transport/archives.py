@@ -15,16 +15,18 @@ import fcntl
 import hashlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import BinaryIO
 
 import msgspec
 
 from likewise.model.digest import Digest, digest_bytes, is_digest
 from likewise.model.keys import layer_key, manifest_key
+from likewise.model.layer import LayerSource
 from likewise.node.cache import NodeCache
 from likewise.node.disk import READ, check_space, write_all
 from likewise.node.unpack import check_archive, file_digest
-from likewise.transport.repack import pack_tree
+from likewise.transport.repack import pack_source, pack_tree
 
 BLOCK = 1 << 20
 
@@ -193,17 +195,46 @@ class Archives:
         OSError
             When the disk can't take it.
         """
-        temporary = f"{self.folder}/{digest}.{os.getpid()}.pack"
         try:
             with open(self._cache.listing(digest), "rb") as file:
                 listing = file.read()
+            return self.pack_from(self._cache.layer(digest), listing, digest)
+        except FileNotFoundError:  # expired, while it was read perhaps
+            return None
+
+    def pack_from(self, folder: str, listing: bytes, digest: Digest) -> Archive:
+        """Make an archive of the layer whose files lie in `folder`, checking every file on the way.
+
+        Raises
+        ------
+        DamagedCopy
+            When a file is missing or not what the listing says, or the listing is another layer's.
+        OSError
+            When the disk can't take it.
+        """
+        return self._pack(digest, lambda out: pack_tree(folder, listing, digest, out))
+
+    def pack_source(self, source: LayerSource) -> Archive:
+        """Make an archive of a layer whose files lie where `source` says, checking every file on the way.
+
+        Raises
+        ------
+        LayerError
+            When a file is missing or not what the layer says.
+        OSError
+            When the disk can't take it.
+        """
+        return self._pack(source.digest, lambda out: pack_source(source, out))
+
+    def _pack(self, digest: Digest, write: Callable[[BinaryIO], tuple[Digest, int]]) -> Archive:
+        """The archive of a layer that `write` writes to a file; it returns sha256 and size."""
+        temporary = f"{self.folder}/{digest}.{os.getpid()}.pack"
+        try:
             with open(temporary, "wb", buffering=0) as out:
-                sha256, size = pack_tree(self._cache.layer(digest), listing, digest, out)
+                sha256, size = write(out)
             archive = Archive(digest, sha256, size, f"{self.folder}/{digest}.{sha256}")
             os.rename(temporary, archive.path)
             return archive
-        except FileNotFoundError:  # expired, while it was read perhaps
-            return None
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)

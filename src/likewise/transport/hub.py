@@ -11,22 +11,31 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
+import msgspec
 from distributed.security import Security
 
 from likewise.errors import LikewiseError
 from likewise.model.digest import Digest, digest_bytes
+from likewise.model.manifest import Manifest
+from likewise.model.offer import decode_offers
+from likewise.model.plan import LockedFile
 from likewise.node.cache import NodeCache, host_name
 from likewise.transport.agent import POLL, Agent
 from likewise.transport.archives import Archive
+from likewise.transport.ledger import CLIENT, INDEX
+from likewise.transport.rates import Meter
 from likewise.transport.receiving import Receiving
 from likewise.transport.tasks import happens, in_thread
-from likewise.transport.tracker import CLIENT, Tracker, Transfer
+from likewise.transport.tracker import Tracker, Transfer
+from likewise.transport.wheels import is_public, site_of
 
 _GONE = 10.0  # seconds without a question after which a node counts as gone
 _LOOK = 2.0
+_ENOUGH = 1 << 20  # bytes from the client that say how quickly they come
 _FAREWELL = 0.1  # seconds for the last answers to get away
 
 
@@ -51,13 +60,27 @@ class Hub(Agent):
 
     role = "scheduler"
 
-    def __init__(self, cache: NodeCache, security: Security, *, host: str, port: int = 0, store: str = "") -> None:
-        super().__init__(cache, "", security, host=host, port=port, store=store)
+    def __init__(
+        self,
+        cache: NodeCache,
+        security: Security,
+        *,
+        host: str,
+        port: int = 0,
+        store: str = "",
+        first: Sequence[str] = (),
+    ) -> None:
+        super().__init__(cache, "", security, host=host, port=port, store=store, first=first)
         self._members: dict[str, _Member] = {}
         self._bytes: defaultdict[str, int] = defaultdict(int)
         self._vouched: dict[Digest, str] = {}
         self._looked: set[Digest] = set()
         self._stored: set[Digest] = set()
+        self._wheels: dict[Digest, LockedFile] = {}
+        self._sizes: dict[Digest, int] = {}
+        self._given: dict[Digest, str] = {}
+        self._others: dict[Digest, str] = {}
+        self._from_client, self._from_index = Meter(_ENOUGH), Meter(1)
         self._numbers = itertools.count(1)
         self._ends = False
         self._current = ""
@@ -88,7 +111,9 @@ class Hub(Agent):
         """A node is here and has these layers. Returns the hub's own address, which the node may know by another."""
         known = self._members.get(node)
         member = known if known and node == self.address else _Member(name)
-        member.bytes = known.bytes if known else member.bytes
+        if known and known is not member:
+            member.bytes = known.bytes
+            self._forget_work(node, known)
         self._members[node] = member
         member.have.update(have)
         self._tracker.joined(node, have)
@@ -102,6 +127,8 @@ class Hub(Agent):
             return
         await self._look_into_store(digests)
         member.wants.update(dict.fromkeys(digests))
+        for digest in member.have.intersection(digests):  # it was there, and has been removed since
+            self._lacks(node, digest)
         if not member.told.isdisjoint(digests):  # it heard that they can't be had, and tries again: so does the client
             member.told.difference_update(digests)
             self._tracker.client_can(None)
@@ -115,6 +142,8 @@ class Hub(Agent):
         -------
         dict
             ``transfers``: number, digest, source, and sha256 of the right archive ("" when not known) of each;
+            ``wheels``: by digest, for those whose source is an index, ``file`` (a `LockedFile`), ``size`` (bytes of
+            the layer's content, 0 when not known) and ``lowest`` (bytes per second with which the index has failed);
             ``unavailable``: digests that nobody can give; ``unknown``: the node has to say hello first; ``over``: the
             hub ends, and with it the cluster.
         """
@@ -130,7 +159,7 @@ class Hub(Agent):
                 if new or member.lost or left <= 0:
                     lost, member.lost = member.lost, []
                     transfers = [(n, t.digest, t.source, self._vouched.get(t.digest, "")) for n, t in new]
-                    return {"transfers": transfers, "unavailable": lost}
+                    return {"transfers": transfers, "wheels": self._wheels_of(new), "unavailable": lost}
                 member.news.clear()
                 await happens(member.news, left)
             return {"over": True}
@@ -138,14 +167,18 @@ class Hub(Agent):
             member.asking -= 1
             member.heard = time.monotonic()
 
-    async def hub_received(self, node: str, digest: Digest) -> None:
-        """A node has all bytes of a layer and checks them."""
+    async def hub_received(self, node: str, digest: Digest, received: int = 0) -> None:
+        """A node has all bytes of a layer and checks them. `received`: bytes of a wheel."""
+        self._fetched(node, digest, received)
         self._tracker.received(node, digest)
         self._assign()
 
     async def hub_have(self, node: str, digest: Digest, source: str, sha256: str, size: int, received: int) -> None:
         """A node has a layer that was checked."""
-        self._count(node, digest, source, received)
+        self._fetched(node, digest, 0)
+        kind = self._count(node, digest, source, received)
+        if kind != "peer":
+            self._given.setdefault(digest, kind)
         member = self._members.get(node)
         if member is None:
             return
@@ -157,14 +190,28 @@ class Hub(Agent):
         self._assign()
 
     async def hub_failed(
-        self, node: str, digest: Digest, source: str, is_damaged: bool, received: int, had: bool
+        self,
+        node: str,
+        digest: Digest,
+        source: str,
+        is_damaged: bool,
+        received: int,
+        had: bool,
+        is_other: bool = False,
     ) -> None:
-        """A transfer failed. `had`: the node had said before that it has the layer, and was wrong."""
+        """A transfer failed.
+
+        `had`: the node had said before that it has the layer, and was wrong. `is_other`: the wheel is another layer.
+        """
+        self._fetched(node, digest, 0)
+        if is_other and digest in self._wheels:
+            self._others[digest] = self._wheels[digest].sha256
         self._count(node, digest, source, received)
         member = self._members.get(node)
         if member is None:
             return
-        member.work.pop(digest, None)
+        if digest in member.work and member.work[digest][1].source == source:  # else it is assigned anew by now
+            del member.work[digest]
         if had:
             member.have.discard(digest)
             self._vouched.pop(digest, None)
@@ -173,18 +220,23 @@ class Hub(Agent):
             else:
                 self._rejoin(node, member)
         if is_damaged and source == self.address:
-            is_damaged = not await self._is_sound(digest)
+            is_damaged = await self._is_damaged(digest)
         if source != node or node == self.address:
             self._tracker.failed(node, digest, source, is_damaged)
         self._assign()
 
     async def hub_gave_up(self, node: str, digest: Digest, received: int) -> None:
         """A node can't keep a layer, and does not want it any more."""
+        self._fetched(node, digest, 0)
         self._count(node, digest, "", received)
         member = self._members.get(node)
         if member is not None:
             member.wants.pop(digest, None)
-            self._rejoin(node, member)
+            if node == self.address:
+                member.work.pop(digest, None)
+                self._tracker.gave_up(digest)
+            else:
+                self._rejoin(node, member)
             self._assign()
 
     async def hub_left(self, node: str) -> None:
@@ -209,13 +261,35 @@ class Hub(Agent):
     async def hub_set_manifest(self, data: bytes) -> str:
         """This manifest is the current one; earlier ones stay. Returns its id."""
         self._current = digest_bytes(bytes(data))
+        self._sizes.update(_sizes(bytes(data)))
         self._manifests[self._current] = bytes(data)
         self._manifest_news.set()
         return self._current
 
+    async def hub_offers(self, data: bytes, first: bool = False) -> None:
+        """Nodes can have these layers from an index.
+
+        Parameters
+        ----------
+        data : bytes
+            See `likewise.model.offer.encode_offers`. May come at any time, and again with more of them; what is not at
+            a plain web address, or has no sha256, is passed over.
+        first : bool, default False
+            From now on the client is asked for what is offered only when no node can fetch it.
+        """
+        for offer in decode_offers(bytes(data)):
+            if is_public(offer.file):
+                size = offer.file.size or self._sizes.get(offer.layer, 0)
+                key, site = f"{offer.file.sha256} {offer.file.url}", site_of(offer.file)
+                if self._tracker.offer(offer.layer, key, site=site, size=size, client_has=offer.client_has):
+                    self._wheels[offer.layer] = offer.file
+        self._tracker.prefer_index(first)
+        self._assign()
+
     async def hub_wanted(self, busy: list[int], is_new: bool = False) -> list[dict[str, Any]]:
         """What the client should upload besides `busy` (see `Receiving.wanted`); `is_new`: for the first time."""
         if is_new:
+            self._from_client.waited()
             self._tracker.client_can(None)
             self._assign()
         return await self._receiving.wanted(busy)
@@ -239,15 +313,18 @@ class Hub(Agent):
         Returns
         -------
         dict
-            ``manifest``: id of the current one; ``bytes``: by source ("client", "peer", "store"), in total;
-            ``nodes``: by address ``name``, ``bytes``, ``layers`` (number of), ``wants``, ``fetching``.
+            ``manifest``: id of the current one; ``bytes``: by source ("client", "index", "peer", "store"), in total;
+            ``given``: by digest, which of "client", "index" and "store" was the first to give the layer; ``rates``:
+            bytes per second that came from "client" and "index" of late, 0 when not known; ``missing``: digests that
+            nodes want and nobody has; ``others``: by digest, the sha256 of a wheel that was offered as this layer and
+            is another; ``nodes``: by address ``name``, ``bytes``, ``layers`` (number of), ``wants``, ``fetching``.
         """
         nodes = {
             address: {
                 "name": member.name,
                 "bytes": dict(member.bytes),
                 "layers": len(member.have),
-                "wants": len(member.wants),
+                "wants": len(member.wants.keys() - member.have),
                 "fetching": len(member.work),
             }
             for address, member in self._members.items()
@@ -257,19 +334,36 @@ class Hub(Agent):
             "hub": self.address,
             "manifest": self._current,
             "bytes": dict(self._bytes),
+            "given": dict(self._given),
+            "missing": self._missing(),
+            "others": dict(self._others),
+            "rates": {CLIENT: self._from_client.rate, INDEX: self._from_index.rate},
             "nodes": nodes,
             "holders": holders,
         }
+
+    def _missing(self) -> list[Digest]:
+        """What nodes want and nobody has."""
+        wanted = set[Digest]().union(*(member.wants for member in self._members.values()))
+        return sorted(digest for digest in wanted if not self._tracker.holders(digest))
 
     # ---- what follows
 
     def _assign(self) -> None:
         """Tell everybody what the tracker decided."""
-        for transfer in self._tracker.begin():
+        self._tracker.rates(self._from_client.rate, self._from_index.rate)
+        begun = self._tracker.begin()
+        for digest in self._tracker.withdrawn():
+            self._receiving.withdraw(digest)
+            self._from_client.ended(digest)
+        for transfer in begun:
             member = self._members[transfer.node]
             if transfer.source == CLIENT:
+                self._from_client.began(transfer.digest)
                 self._receiving.want(transfer.digest)
             else:
+                if transfer.source == INDEX:
+                    self._from_index.began((transfer.node, transfer.digest))
                 member.work[transfer.digest] = next(self._numbers), transfer
                 member.news.set()
         for digest, nodes in self._tracker.unavailable().items():
@@ -279,10 +373,31 @@ class Hub(Agent):
                     member.lost.append(digest)
                     member.news.set()
 
-    def _took(self, digest: Digest, amount: int) -> None:
+    def _took(self, digest: Digest, amount: int, here: int) -> None:
+        self._from_client.took(amount)
+        self._tracker.sent(digest, here)
         self._count(self.address, digest, CLIENT, amount)
 
+    def _fetched(self, node: str, digest: Digest, received: int) -> None:
+        """A wheel came, or will not come."""
+        if received:
+            self._from_index.took(received)
+        self._from_index.ended((node, digest))
+
+    def _wheels_of(self, work: Iterable[tuple[int, Transfer]]) -> dict[Digest, dict[str, Any]]:
+        """What nodes have to know of the wheels that they are to fetch."""
+        return {
+            digest: {
+                "file": msgspec.to_builtins(self._wheels[digest]),
+                "size": self._sizes.get(digest, 0),
+                "lowest": self._tracker.lowest(digest),
+            }
+            for digest in (transfer.digest for _, transfer in work if transfer.source == INDEX)
+        }
+
     def _arrived(self, archive: Archive) -> None:
+        self._from_client.ended(archive.digest)
+        self._given.setdefault(archive.digest, CLIENT)
         self._vouched[archive.digest] = archive.sha256
         self._members[self.address].have.add(archive.digest)
         self._origin[archive.digest] = CLIENT
@@ -291,6 +406,7 @@ class Hub(Agent):
         self._assign()
 
     def _refused(self, digest: Digest) -> None:
+        self._from_client.ended(digest)
         self._tracker.failed(self.address, digest, CLIENT, True)
         self._assign()
 
@@ -302,37 +418,58 @@ class Hub(Agent):
         self._stored.update(stored)
         self._tracker.in_store(stored)
 
-    async def _is_sound(self, digest: Digest) -> bool:
-        """Somebody found the copy from here damaged. Is it not? If it is, it goes, and the client will hear it."""
-        archive = await in_thread(self.archives.find, digest)
+    async def _is_damaged(self, digest: Digest) -> bool:
+        """Somebody found the copy from here damaged. Is it? If so it goes, and the client will hear it."""
+        archive = None
         try:
+            archive = await in_thread(self.archives.find, digest)
             if archive is not None:
                 await in_thread(self.archives.check, archive)
-                return True
+                return False
         except (LikewiseError, OSError):
-            await in_thread(self.archives.remove, digest)
+            with suppress(OSError):
+                await in_thread(self.archives.remove, digest)
         self.serving.forget(digest)
         self._vouched.pop(digest, None)
         self._stored.discard(digest)
+        self._looked.discard(digest)
+        if archive is None:
+            self._lacks(self.address, digest)
+            return False
         self._receiving.doubt(digest)
-        return False
+        return True
+
+    def _lacks(self, node: str, digest: Digest) -> None:
+        """What a node had was removed, since nobody had used it for long."""
+        self._members[node].have.discard(digest)
+        self._tracker.lacks(node, digest)
 
     def _rejoin(self, node: str, member: _Member) -> None:
         """Let the tracker begin anew with a node whose state it can't know; what runs goes on and is reported."""
-        member.work.clear()
+        self._forget_work(node, member)
         self._tracker.joined(node, member.have)
         self._tracker.want(node, member.wants)
 
-    def _count(self, node: str, digest: Digest, source: str, received: int) -> None:
+    def _count(self, node: str, digest: Digest, source: str, received: int) -> str:
+        """Add to the bytes by source; the kind of the source."""
+        from_store = source == self.address and digest in self._stored
+        kind = source if source in (CLIENT, INDEX) else "store" if from_store else "peer"
         if received:
-            from_store = source == self.address and digest in self._stored
-            kind = CLIENT if source == CLIENT else "store" if from_store else "peer"
             self._bytes[kind] += received
             if node in self._members:
                 self._members[node].bytes[kind] += received
+        return kind
+
+    def _forget_work(self, node: str, member: _Member) -> None:
+        """What the node was to fetch counts no longer."""
+        for digest in member.work:
+            self._from_index.ended((node, digest))
+        member.work.clear()
 
     def _part_from(self, node: str) -> None:
-        if node != self.address and self._members.pop(node, None) is not None:
+        member = self._members.pop(node, None) if node != self.address else None
+        if member is not None:
+            self._forget_work(node, member)
             self._tracker.left(node)
             self._assign()
 
@@ -344,3 +481,12 @@ class Hub(Agent):
             for node, member in list(self._members.items()):
                 if not member.asking and now - member.heard > _GONE:
                     self._part_from(node)
+            self._assign()  # rates have changed
+
+
+def _sizes(manifest: bytes) -> dict[Digest, int]:
+    """Bytes of content by layer."""
+    try:
+        return {ref.digest: ref.size for ref in msgspec.json.decode(manifest, type=Manifest).layers}
+    except msgspec.MsgspecError:  # a newer one: whoever needs it will say so
+        return {}

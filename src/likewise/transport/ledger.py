@@ -6,52 +6,93 @@ from collections.abc import Iterator
 
 from likewise.model.digest import Digest
 
+CLIENT = "client"
+"""The source of a transfer that is an upload; its node is always the hub."""
+
+INDEX = "index"
+"""The source of a transfer for which a node fetches a wheel from the server of an index."""
+
 PATIENCE = 3  # failures of the hub or the client, which nobody can replace, before a layer is given up
 WITNESSES = 3  # so many nodes in a row that can't reach a source, and nobody asks it any more
 CREDIT = 3  # a node that finds more than so many damaged copies in a row has the damage itself
+FETCHERS = 2  # so many nodes try to get one layer from an index
 
 
-class Node:
+class Giver:
+    """Whoever can give a layer: a node, the client, the server of an index."""
+
+    __slots__ = ("complaints", "name", "serving")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.serving: dict[tuple[Node, Digest], None] = {}
+        self.complaints: set[str] = set()  # who could not reach it since it last served somebody
+
+
+class Site(Giver):
+    """A server of an index. What it has, the client says; what can be had from it, the first transfer shows."""
+
+    __slots__ = ("proven", "unreached")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.proven = False  # a wheel came from it
+        self.unreached: set[str] = set()  # nodes that could not reach it: not sent to it again
+
+
+class Wheel:
+    """That a site offers a layer, and what came of it."""
+
+    __slots__ = ("client_has", "failed", "key", "site", "size", "stopped", "taker")
+
+    def __init__(self, site: Site, key: str, size: int, client_has: bool) -> None:
+        self.site = site
+        self.key = key
+        self.size = size  # bytes, 0 where nobody says
+        self.client_has = client_has
+        self.failed: set[str] = set()  # nodes that tried
+        self.taker: Node | None = None  # who fetches it now, or did
+        self.stopped = False  # an upload of the layer was stopped for it
+
+
+class Node(Giver):
     """A node as the tracker sees it. Sets of layers are integers with a bit for each."""
 
     __slots__ = (
         "arrived",
         "avoid",
         "blames",
-        "complaints",
+        "fetching",
         "have",
         "hub_failures",
         "missing",
-        "name",
         "offers",
         "pressing",
         "running",
-        "serving",
         "shunned",
         "waiting",
         "wanted",
     )
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        super().__init__(name)
         self.have = 0
         self.offers = 0  # of these, what others may ask it for
         self.missing = 0  # the layers in `wanted`
         self.pressing = 0  # of the missing ones, those that somebody waits for
         self.waiting = 0  # the layers among whose takers it stands
         self.wanted: dict[Digest, Layer] = {}  # not fetched yet, the most urgent first
-        self.running: dict[Digest, Node | None] = {}  # fetched now, from whom; None is the client
-        self.arrived: dict[Digest, Node | None] = {}  # fetched, not checked yet
-        self.serving: dict[tuple[Node, Digest], None] = {}
+        self.running: dict[Digest, Giver] = {}  # fetched now, from whom
+        self.fetching = 0  # of these, from sites
+        self.arrived: dict[Digest, Giver] = {}  # fetched, not checked yet
         self.avoid: set[Node] = set()  # failed this node once: not asked by it again
         self.hub_failures: dict[Digest, int] = {}
         self.blames = 0  # damaged copies that it got since the last good one
-        self.complaints: set[str] = set()  # who could not reach it since it last served somebody
         self.shunned = False
 
 
 class Layer:
-    __slots__ = ("bit", "copies", "digest", "holding", "pool", "takers")
+    __slots__ = ("bit", "copies", "digest", "holding", "pool", "sent", "takers", "wheel")
 
     def __init__(self, digest: Digest, bit: int) -> None:
         self.digest = digest
@@ -60,6 +101,8 @@ class Layer:
         self.copies = 0  # these, and those that fetch it now
         self.pool: list[Node] = []  # who offers it or once did, without the hub
         self.takers: list[Node] = []  # who waits for it or once did
+        self.sent = 0  # bytes of it that came from the client
+        self.wheel: Wheel | None = None
 
 
 class Ledger:
@@ -70,10 +113,13 @@ class Ledger:
         self._by_index: list[Layer] = []
         self._hub = Node(hub)
         self._nodes: dict[str, Node] = {hub: self._hub}
-        self._uploading = 0
+        self._client = Giver(CLIENT)
+        self._sites: dict[str, Site] = {}
+        self._news = False  # a site may be able to give more than when `begin` looked last
         self._client_gives: frozenset[Digest] | None = None  # None: whatever it is asked for
         self._client_failures: dict[Digest, int] = {}
         self._hub_damages: dict[Digest, int] = {}
+        self._hub_refuses: set[Digest] = set()  # it has no room for these
         self._distrusted: dict[str, set[Digest]] = {}  # by address: it gave damaged copies of these
         self._available = 0  # bit per layer that somebody has
         self._awaited = 0  # bit per layer that has takers in waiting
@@ -108,15 +154,19 @@ class Ledger:
         """The transfer is no longer running; its slots are free."""
         if digest in taker.running:
             source = taker.running.pop(digest)
-            if source is None:
-                self._uploading -= 1
-                self._hungry[self._hub] = None
-            else:
-                source.serving.pop((taker, digest), None)
+            source.serving.pop((taker, digest), None)
+            if isinstance(source, Node):
                 self._freed[source] = None
+            elif isinstance(source, Site):
+                taker.fetching -= 1
+            else:
+                self._hungry[self._hub] = None
             self._hungry[taker] = None
         else:
-            taker.arrived.pop(digest, None)
+            source = taker.arrived.pop(digest)
+        if isinstance(source, Site):  # who may not ask `taker` for it gets it from the site, too, or through the hub
+            self._news = True
+            self._hungry[self._hub] = None
         return self._layers[digest]
 
     def _again(self, taker: Node, digest: Digest) -> None:
@@ -126,6 +176,7 @@ class Ledger:
         taker.wanted = {digest: layer, **taker.wanted}
         taker.missing |= layer.bit
         self._hungry[taker] = None
+        self._news = True
         self._ensure(taker, layer)
 
     def _add_holder(self, holder: Node, layer: Layer) -> None:
@@ -190,15 +241,18 @@ class Ledger:
         """See to it that `taker` can get the layer it wants: when it has nobody to ask, the hub fetches it."""
         if not layer.holding:
             self._wait(taker, layer)  # whoever is the first to have it will call
+            self._news = True
         elif (not taker.avoid and not taker.hub_failures) or any(self._sources(taker, layer)):
             return
         hub, digest = self._hub, layer.digest
-        if not (hub.have | hub.missing) & layer.bit and digest not in hub.running and digest not in hub.arrived:
+        known = (hub.have | hub.missing) & layer.bit or digest in hub.running or digest in hub.arrived
+        if not known and digest not in self._hub_refuses:
             hub.wanted[digest] = layer
             hub.missing |= layer.bit
             self._hungry[hub] = None
-            if not layer.holding:
-                self._wait(hub, layer)
+        if hub.missing & layer.bit:
+            self._wait(hub, layer)
+            self._news = True
         if not self._can_get(taker, layer):
             self._doubtful[digest] = None
 
@@ -208,10 +262,45 @@ class Ledger:
         hub, digest = self._hub, layer.digest
         if hub.offers & layer.bit or (taker is not hub and taker.hub_failures.get(digest, 0) >= PATIENCE):
             return False
-        if self._hub_damages.get(digest, 0) >= PATIENCE and taker is not hub:
+        if taker is not hub and (self._hub_damages.get(digest, 0) >= PATIENCE or digest in self._hub_refuses):
+            return self._is_fetched(layer)
+        fetching = digest in hub.running or digest in hub.arrived or self._is_fetched(layer)
+        return fetching or self._can_upload(digest) or self._can_fetch(layer) or any(self._sources(hub, layer))
+
+    # Indexes
+
+    @staticmethod
+    def _is_fetched(layer: Layer) -> bool:
+        """Whether a node fetches the layer from its site, or makes it of the wheel."""
+        wheel = layer.wheel
+        if wheel is None or wheel.taker is None:
             return False
-        fetching = digest in hub.running or digest in hub.arrived
-        return fetching or self._can_upload(digest) or any(self._sources(hub, layer))
+        taker, digest = wheel.taker, layer.digest
+        return wheel.site in (taker.running.get(digest), taker.arrived.get(digest))
+
+    @staticmethod
+    def _may_fetch(taker: Node, layer: Layer, wheel: Wheel) -> bool:
+        """Whether `taker` may be sent to the site for the layer."""
+        wants = bool(taker.missing & layer.bit)
+        return wants and taker.name not in wheel.failed and taker.name not in wheel.site.unreached
+
+    def _can_fetch(self, layer: Layer) -> bool:
+        """Whether somebody can get the layer from its site, now or when a slot is free."""
+        wheel = layer.wheel
+        if wheel is None or len(wheel.failed) >= FETCHERS or len(wheel.site.complaints) >= WITNESSES:
+            return False
+        return any(self._may_fetch(taker, layer, wheel) for taker in layer.takers)
+
+    def _blame_site(self, taker: Node, layer: Layer, wheel: Wheel, damaged: bool) -> None:
+        """`taker` did not get the layer from its site: what it got was wrong, or (not `damaged`) it got nothing."""
+        wheel.failed.add(taker.name)
+        if not damaged:
+            wheel.site.unreached.add(taker.name)
+            wheel.site.complaints.add(taker.name)
+            self._doubtful.update(dict.fromkeys(other.digest for other in self._layers_of(self._hub.missing)))
+        self._doubtful[layer.digest] = None
+        self._news = True
+        self._hungry[self._hub] = None
 
     def _blame_client(self, layer: Layer, damaged: bool) -> None:
         failures = self._client_failures.get(layer.digest, 0)

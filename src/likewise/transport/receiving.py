@@ -25,7 +25,7 @@ class Receiving:
     archives : Archives
         Where it goes.
     took : callable
-        Called with a layer's digest and a number of bytes that came.
+        Called with a layer's digest, the number of bytes that came, and how many of its bytes are here now.
     arrived : callable
         Called with each archive that is whole.
     refused : callable
@@ -37,7 +37,7 @@ class Receiving:
     def __init__(
         self,
         archives: Archives,
-        took: Callable[[Digest, int], None],
+        took: Callable[[Digest, int, int], None],
         arrived: Callable[[Archive], None],
         refused: Callable[[Digest], None],
         poll: float,
@@ -54,6 +54,11 @@ class Receiving:
         """The client should send this layer."""
         self._wanted[digest] = next(self._numbers)
         self._news.set()
+
+    def withdraw(self, digest: Digest) -> None:
+        """The client need not send it any more; what came of it stays for another time."""
+        self._wanted.pop(digest, None)
+        self._let_go(digest)
 
     def doubt(self, digest: Digest) -> None:
         """The copy here turned out to be damaged: when the client is asked for another, it hears that."""
@@ -103,9 +108,13 @@ class Receiving:
                 self._drop(digest)
                 self.refuse(digest)
                 return {"offset": 0, "done": True, "error": error.as_dict()}
+            finally:
+                if digest not in self._wanted:  # not any more
+                    self._drop(digest)
 
     async def _put(self, digest: Digest, sha256: Digest, size: int, offset: int, data: bytes) -> dict[str, Any]:
         if digest not in self._wanted:
+            self._drop(digest)
             return {"offset": size, "done": True}
         part = self._parts.get(digest)
         if part is None or part.whole.sha256 != sha256:
@@ -113,10 +122,10 @@ class Receiving:
             part = self._parts[digest] = await in_thread(self._archives.receive, digest, sha256, size)
         if offset != part.size:
             return {"offset": part.size, "done": False}
-        self._took(digest, len(data))
+        self._took(digest, len(data), offset + len(data))
         await in_thread(part.append, bytes(data))
         if part.size < part.whole.size:
-            return {"offset": part.size, "done": False}
+            return {"offset": part.size, "done": digest not in self._wanted}
         announced = part.is_announced()
         if announced:
             self._finish(part.publish())
@@ -132,12 +141,18 @@ class Receiving:
 
     def refuse(self, digest: Digest) -> None:
         """The client can't give this layer."""
+        self._let_go(digest)
         if self._wanted.pop(digest, None) is not None:
             self._refused(digest)
 
     def close(self) -> None:
         """What is here of unfinished uploads stays for another time."""
         for digest in list(self._parts):
+            self._drop(digest)
+
+    def _let_go(self, digest: Digest) -> None:
+        """Whoever gives it to this cache from elsewhere need not wait. `put` does so itself while it is at it."""
+        if not self._locks[digest].locked():
             self._drop(digest)
 
     def _drop(self, digest: Digest) -> None:

@@ -1,4 +1,6 @@
-"""An archive of a layer that lies unpacked: the same format as the client writes, checked while it is read."""
+"""An archive of a layer that lies unpacked, or was just made: the same format as the client writes, checked while it is
+read.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from likewise.layers.content import read_content
 from likewise.model.digest import Digest, digest_bytes
+from likewise.model.layer import LayerSource, encode_listing
 from likewise.model.zstd import CompressionParameter, ZstdCompressor
 from likewise.node.disk import READ, Tree, write_all
 from likewise.node.unpack import damaged, read_listing
@@ -43,9 +47,26 @@ def pack_tree(folder: str, listing: bytes, digest: Digest, out: BinaryIO) -> tup
     OSError
         When `out` can't be written.
     """
+    return _write(_pieces(folder, listing, digest), out)
+
+
+def pack_source(source: LayerSource, out: BinaryIO) -> tuple[Digest, int]:
+    """Write the archive of a layer whose files lie where `source` says; see `pack_tree`.
+
+    Raises
+    ------
+    LayerError
+        When a file is missing or is not what its entry says.
+    OSError
+        When `out` can't be written.
+    """
+    return _write(_pieces_of(source), out)
+
+
+def _write(pieces: Iterator[bytes], out: BinaryIO) -> tuple[Digest, int]:
     options: dict[int, int] = {CompressionParameter.compression_level: _LEVEL, CompressionParameter.checksum_flag: 0}
     compressor, hashed, size = ZstdCompressor(options=options), hashlib.sha256(), 0
-    for block in _blocks(_pieces(folder, listing, digest)):
+    for block in _blocks(pieces):
         data = compressor.compress(block) if block else compressor.flush()
         write_all(out.fileno(), data)
         hashed.update(data)
@@ -64,6 +85,14 @@ def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
     if pending:
         yield bytes(pending)
     yield b""
+
+
+def _pieces_of(source: LayerSource) -> Iterator[bytes]:
+    listing = encode_listing([file.entry for file in source.files])
+    yield len(listing).to_bytes(8, "little") + listing
+    for file in source.files:
+        if not file.entry.link:
+            yield from read_content(file, source)
 
 
 def _pieces(folder: str, listing: bytes, digest: Digest) -> Iterator[bytes]:

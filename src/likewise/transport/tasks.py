@@ -6,19 +6,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function that blocks. Cancelled, this waits for the function, so that what it uses can then be closed."""
+async def in_thread(function: Callable[..., T], *arguments: Any, stop: Callable[[], object] | None = None) -> T:
+    """Call a function that blocks.
+
+    Cancelled, however often, this calls `stop` and waits for the function, so that what it uses can then be closed.
+    """
     call = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
     try:
         return await asyncio.shield(call)
     except asyncio.CancelledError:
-        await asyncio.wait([call])
+        if stop is not None:
+            stop()
+        while not call.done():
+            with contextlib.suppress(asyncio.CancelledError):  # `end` insists
+                await asyncio.wait([call])
         if not call.cancelled():
             call.exception()  # seen
         raise

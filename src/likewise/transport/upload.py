@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 from distributed.core import ConnectionPool
@@ -16,6 +16,7 @@ from distributed.security import Security
 from likewise.errors import LikewiseError, NodeError
 from likewise.events import StageAdvanced
 from likewise.model.digest import Digest
+from likewise.model.offer import Offer, encode_offers
 from likewise.transport.fetch import HUB_SILENCE, Pace, SourceFailed, answer
 from likewise.transport.tasks import end, in_thread
 
@@ -66,6 +67,8 @@ class Uploader:
         self._arguments = security.get_connection_args("client")
         self._open, self._damaged, self._advanced, self._name = open_layer, damaged, advanced, name
         self._manifest = manifest
+        self._offers: dict[Digest, Offer] = {}
+        self._index_first = False
         self._pool: Any = None
         self._said = time.monotonic()
 
@@ -107,6 +110,27 @@ class Uploader:
         self._manifest = manifest
         await self._call("set_manifest", data=manifest)
 
+    async def offer(self, offers: Iterable[Offer], *, first: bool = False) -> None:
+        """Tell the hub which layers nodes can have from an index. Those that were offered before stay offered.
+
+        Parameters
+        ----------
+        offers : iterable of Offer
+        first : bool, default False
+            Whether the client is asked for them only when no node can fetch them.
+
+        Raises
+        ------
+        NodeError
+            When the hub can't be reached; it is told as soon as it can.
+        """
+        self._offers.update({offer.layer: offer for offer in offers})
+        self._index_first = first
+        await self._tell_offers()
+
+    async def _tell_offers(self) -> None:
+        await self._call("offers", data=encode_offers(self._offers.values()), first=self._index_first)
+
     async def hub_status(self) -> dict[str, Any]:
         """Bytes by source, in total and for each node; see `Hub.hub_status`.
 
@@ -119,27 +143,40 @@ class Uploader:
 
     async def _follow(self, tasks: dict[int, asyncio.Task[None]]) -> None:
         await self._call("set_manifest", data=self._manifest)
+        if self._offers:
+            await self._tell_offers()
         is_new = True
         while True:
             layers = await self._call("wanted", busy=list(tasks), is_new=is_new, seconds=_POLL)
             is_new = False
             for number in [number for number, task in tasks.items() if task.done()]:
                 await tasks.pop(number)
+            under_way = {task.get_name(): task for task in tasks.values()}
             for layer in layers:
-                if layer["number"] not in tasks:
-                    tasks[layer["number"]] = asyncio.create_task(self._upload(layer["digest"], layer["damaged"]))
+                digest = layer["digest"]
+                if digest not in under_way:  # else the hub did not want it any more for a moment, and it goes on
+                    under_way[digest] = asyncio.create_task(self._upload(digest, layer["damaged"]), name=digest)
+                tasks[layer["number"]] = under_way[digest]
 
     async def _upload(self, digest: Digest, is_damaged: bool) -> None:
         try:
             if is_damaged:
                 await in_thread(self._damaged, digest)
-            file = await in_thread(self._open, digest)
+            file, sha256, size = await in_thread(self._opened, digest)
         except (OSError, LikewiseError):
             await self._call("cannot", digest=digest)
             return
         with contextlib.closing(file):
-            sha256, size = await in_thread(_facts, file)
             await self._send(digest, file, sha256, size)
+
+    def _opened(self, digest: Digest) -> tuple[BinaryIO, str, int]:
+        """The archive, its sha256, and its size in bytes."""
+        file = self._open(digest)
+        try:
+            return file, *_facts(file)
+        except BaseException:
+            file.close()
+            raise
 
     async def _send(self, digest: Digest, file: BinaryIO, sha256: str, size: int) -> None:
         """Send the archive from where the hub has it."""
@@ -170,7 +207,11 @@ class Uploader:
             if answered["done"]:
                 return
             offset = answered["offset"]
-            data = await in_thread(_read, file, offset, pace.chunk)
+            try:
+                data = await in_thread(_read, file, offset, pace.chunk)
+            except OSError:
+                await self._call("cannot", digest=digest)
+                return
             if not data:
                 return  # the file is shorter than it was: the hub asks again
 

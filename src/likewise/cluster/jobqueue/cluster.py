@@ -83,8 +83,13 @@ class ReplicaQueue(Replica):
     shared_folder : path, optional
         A folder that this process and the nodes see under the same name. Default: in likewise's cache folder. Nodes
         that can't read the store beside it get their layers over the cluster's own connections.
-    package_sync, package_sync_strict, package_sync_ignore, package_sync_only, package_sync_fail_on
+    package_sync, package_sync_strict, package_sync_ignore, package_sync_only, package_sync_level, \
+package_sync_extras, package_sync_conda_extras, package_sync_fail_on
         As in `likewise.Cluster`.
+    package_sync_target : str, Target or Plan, optional
+        As in `likewise.SSHCluster`.
+    package_sync_source : str, optional
+        As in `likewise.SSHCluster`. What is here, jobs get from here.
     env : mapping of str to str, optional
         Environment variables for the workers.
     reporter : Reporter, optional

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -11,6 +13,7 @@ from typing import Any
 
 import click
 import dask.config
+import msgspec
 from distributed.cli import dask_scheduler, dask_worker
 from distributed.comm.addressing import get_address_host_port
 from distributed.security import Security
@@ -25,13 +28,16 @@ from likewise.cluster.replica import PackageSync, Replica
 from likewise.cluster.ssh.arguments import Commands, logins, nanny_of, pythons, scheduler_flags, worker_flags
 from likewise.cluster.ssh.connection import Connections, require_asyncssh
 from likewise.cluster.ssh.machines import Machine, connect, healthy, push
+from likewise.cluster.ssh.near import Uplink
+from likewise.cluster.ssh.probing import common_target
 from likewise.cluster.ssh.process import FailedProcess, PlainScheduler, PlainWorker, SSHProcess, SSHScheduler
 from likewise.cluster.ssh.remote import end_cluster_script
 from likewise.cluster.ssh.shipping import Shipment
 from likewise.errors import LikewiseError, UsageError
 from likewise.events import Notice, Reporter
+from likewise.model.report import Delivery
 from likewise.stages import OpenStage
-from likewise.sync import Prepared
+from likewise.sync import Prepared, target_named
 
 _END_TRIES = 20
 _END_POLL = 0.1  # seconds
@@ -61,8 +67,18 @@ class SSHCluster(Replica, NodeCluster):
         With ``package_sync=False``: the hosts' own Python. Default: ``python3``.
     package_sync : bool
         False: plain Dask in the hosts' own prefix, nothing is scanned or copied.
-    package_sync_strict, package_sync_ignore, package_sync_only, package_sync_fail_on
-        See `likewise.plan.planner.PlanOptions`.
+    package_sync_strict, package_sync_ignore, package_sync_only, package_sync_level, package_sync_extras, \
+package_sync_conda_extras, package_sync_fail_on
+        As in `likewise.Cluster`.
+    package_sync_target : str, Target or Plan, optional
+        The platform of the hosts (``"linux-64"``, ``"linux-aarch64-glibc2.31"``), or a plan that was made for it with
+        `likewise.plan`; ``"auto"``: the hosts are asked. Default: as this machine is, ``"auto"`` if that is no Linux.
+        Wheels for another platform are fetched from your indexes.
+    package_sync_source : str, optional
+        Who gives the hosts what a public index offers, too: ``"client"`` (this machine alone), ``"index"`` (a host
+        fetches it wherever it can), or ``"auto"`` (both, and whoever turns out to be quicker gives most; the index is
+        looked at only when this machine would be busy for more than a few seconds). Default: as the setting
+        ``likewise.source`` says, which is ``"auto"``.
     node_cache : str
         The folder of the node cache on each host. Default: each host's first safe and usable place of ``$TMPDIR``,
         ``/tmp``, ``~/.cache``.
@@ -92,6 +108,7 @@ class SSHCluster(Replica, NodeCluster):
     """
 
     tolerates_lost_workers = True
+    nodes_fetch = True
 
     def __init__(
         self,
@@ -116,6 +133,7 @@ class SSHCluster(Replica, NodeCluster):
         where = logins(hosts, connect_options)
         own = pythons(remote_python, len(where))
         self._machines = [Machine(login, python) for login, python in zip(where, own, strict=True)]
+        self._asks = _asks_hosts(kwargs)
         sync = PackageSync.take(kwargs)
         options = dict(worker_options or {})
         per_host = options.pop("n_workers", 1)
@@ -133,7 +151,7 @@ class SSHCluster(Replica, NodeCluster):
         self._ship_stage: OpenStage | None = None
         self._scheduler_side: SSHScheduler
         self._first_workers = per_host * (len(where) - 1)
-        self._begin_replica(sync, prepare=not asynchronous)
+        self._begin_replica(sync, prepare=not asynchronous, known=not self._asks)
         super().__init__(
             n_workers=self._first_workers,
             worker_options={k: v for k, v in options.items() if k in ("nthreads", "memory_limit")},
@@ -149,6 +167,8 @@ class SSHCluster(Replica, NodeCluster):
     # Before the first process
 
     async def _prepare(self) -> None:
+        if self._asks and self._package_sync.enabled:
+            await self._ask_hosts()
         await self._prepare_replica()
         with self._stages.stage("connect", total=len(self._machines), unit="hosts") as stage:
             await connect(self._machines, self._connections, self._node_cache, self._prepared, stage)
@@ -156,9 +176,29 @@ class SSHCluster(Replica, NodeCluster):
             return
         stage = self._shipping.enter_context(self._stages.stage("ship"))
         self._ship_stage = stage
-        stage.did(kit=await push(self._machines, self._prepared, stage))
-        self._shipment = Shipment(self._machines[0], self._prepared, self._cluster_id, self._commands.security, stage)
+        started, uplink = time.perf_counter(), Uplink()
+        kit = await push(self._machines, self._prepared, stage)
+        uplink.pushed(kit, time.perf_counter() - started)
+        stage.did(kit=kit)
+        self._shipment = Shipment(
+            self._machines[0],
+            self._prepared,
+            self._cluster_id,
+            self._commands.security,
+            stage,
+            uplink=uplink,
+            source=self._source(),
+            reporter=self._reporter,
+        )
         await self._shipment.start()
+
+    async def _ask_hosts(self) -> None:
+        """Let the hosts say what the environment has to be made for."""
+        with self._stages.stage("ask", total=len(self._machines), unit="hosts") as stage:
+            await connect(self._machines, self._connections, self._node_cache, None, stage)
+            name = common_target([one.probe for one in healthy(self._machines) if one.probe is not None])
+            self._package_sync = msgspec.structs.replace(self._package_sync, goal=target_named(name))
+            stage.summary = name
 
     async def _bring_up(self, stage: OpenStage) -> None:
         starting = super()._bring_up(stage)
@@ -174,6 +214,9 @@ class SSHCluster(Replica, NodeCluster):
     async def _offer(self, prepared: Prepared) -> None:
         if self._shipment is not None:
             await self._shipment.offer(prepared)
+
+    def _deliveries(self) -> tuple[Delivery, ...]:
+        return self._shipment.layers if self._shipment is not None else ()
 
     def _delta_sources(self) -> dict[str, str]:
         assert self._shipment is not None
@@ -283,6 +326,15 @@ def _commands(
         environ={**environ, "LIKEWISE_CLUSTER": cluster_id},
         security=require_tls(security, check_name=True),
     )
+
+
+def _asks_hosts(arguments: dict[str, Any]) -> bool:
+    """Whether the hosts say what they are; ``package_sync_target`` is then not among `arguments` any more."""
+    wanted = arguments.get("package_sync_target")
+    asks = wanted == "auto" if wanted is not None else not sys.platform.startswith("linux")
+    if asks:
+        arguments.pop("package_sync_target", None)
+    return asks
 
 
 def _flags(command: click.Command) -> set[str]:

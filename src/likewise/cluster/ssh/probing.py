@@ -216,6 +216,32 @@ def needed(manifest: Manifest, probe: Probe | None = None) -> tuple[int, int]:
     return int(space), sum(ref.files for ref in missing) * 2
 
 
+def common_target(probes: Sequence[Probe]) -> str:
+    """The name of the target that all these hosts are: with the oldest C library among them.
+
+    Raises
+    ------
+    ClusterError
+        When they are of several platforms.
+    """
+    kinds: dict[tuple[str, str, str], list[Probe]] = {}
+    for one in probes:
+        kinds.setdefault((one.system.lower(), one.machine, one.libc), []).append(one)
+    if len(kinds) > 1:
+        said = {", ".join(one.node for one in them): "-".join(filter(None, kind)) for kind, them in kinds.items()}
+        raise ClusterError(
+            "The hosts of one cluster have to be of one platform, and these are of several: "
+            + "; ".join(f"{nodes} {kind}" for nodes, kind in said.items())
+            + ".",
+            where=", ".join(said),
+            todo="Start a cluster for each platform.",
+            details={"platforms": said},
+        )
+    ((system, machine, libc),) = kinds
+    versions = [_numbers(one.libc_version)[:2] for one in probes if one.libc_version]
+    return f"{system}-{machine}" + (f"-{libc}{'.'.join(map(str, min(versions)))}" if libc and versions else "")
+
+
 def check_fit(probes: Iterable[Probe], manifest: Manifest) -> None:
     """Refuse hosts that the environment does not fit, all of them in one error.
 

@@ -11,14 +11,17 @@ from typing import Any, BinaryIO
 
 from distributed.security import Security
 
+from likewise.cluster.arrivals import deliveries, is_settled
 from likewise.cluster.environ import tls_environ
 from likewise.cluster.process import Command
 from likewise.cluster.ssh.machines import Machine
+from likewise.cluster.ssh.near import Near, Uplink
 from likewise.cluster.ssh.process import SSHProcess, reach_address
 from likewise.errors import ClusterError, LikewiseError
-from likewise.events import StageAdvanced
+from likewise.events import LayerArrived, Reporter, StageAdvanced
 from likewise.model.digest import Digest
 from likewise.model.keys import layer_key
+from likewise.model.report import Delivery
 from likewise.node.unpack import DamagedCopy, UnreadableCopy, check_archive
 from likewise.stages import OpenStage
 from likewise.sync import Prepared
@@ -27,6 +30,10 @@ from likewise.transport.upload import Uploader
 logger = logging.getLogger("likewise.cluster")
 
 _HUB = b'{"hub"'
+_GIVERS = ("client", "index", "store")
+_LOOK = 1.0  # seconds between looks at what has arrived, while something is on its way
+_LATER = 10.0  # seconds between looks for what is on its way
+_ANSWER = 2.0  # seconds that the hub has for its last answer
 
 
 class HubProcess(SSHProcess):
@@ -35,6 +42,7 @@ class HubProcess(SSHProcess):
     def __init__(self, machine: Machine, prepared: Prepared, cluster: str, security: Security) -> None:
         assert machine.host is not None
         argv = [*machine.launch(prepared, cluster, "").argv("hub"), "--host", machine.address, "--lifeline"]
+        argv += ["--first", ",".join(prepared.first)] if prepared.first else []
         command = Command(
             label="hub", node=machine.name, argv=tuple(argv), cwd="", env=tls_environ(security, "scheduler")
         )
@@ -81,16 +89,40 @@ class Shipment:
     security : distributed.Security
     stage : OpenStage
         Told of every piece.
+    uplink : Uplink
+        What is known of the client's line. The kit was pushed.
+    source : str
+        Who gives what an index offers, too; one of `likewise.model.report.SOURCES`.
+    reporter : Reporter
+        Told of what has arrived.
+
+    Attributes
+    ----------
+    layers : tuple of Delivery
+        Where each layer came from, as of the last look.
     """
 
     def __init__(
-        self, machine: Machine, prepared: Prepared, cluster: str, security: Security, stage: OpenStage
+        self,
+        machine: Machine,
+        prepared: Prepared,
+        cluster: str,
+        security: Security,
+        stage: OpenStage,
+        *,
+        uplink: Uplink,
+        source: str,
+        reporter: Reporter,
     ) -> None:
         self.process = HubProcess(machine, prepared, cluster, security)
         self.hub = ""
+        self.layers: tuple[Delivery, ...] = ()
         self._machine, self._prepared, self._security, self._stage = machine, prepared, security, stage
+        self._uplink, self._source, self._reporter = uplink, source, reporter
         self._running: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._uploader: Uploader | None = None
+        self._near: Near | None = None
 
     async def start(self) -> None:
         """Start the hub, and begin to upload what it asks for.
@@ -112,8 +144,10 @@ class Shipment:
             damaged=self._examine,
             name=self._name,
         )
+        self._near = Near(self._uploader, self._prepared, self._source, self._uplink, self._reporter)
         self._running = asyncio.ensure_future(self._uploader.run())
         self._running.add_done_callback(_say_why)
+        self._following = asyncio.ensure_future(self._follow())
 
     async def unless_it_fails(self, work: Awaitable[None]) -> None:
         """Await `work`.
@@ -136,12 +170,14 @@ class Shipment:
             await asyncio.gather(working, return_exceptions=True)
 
     def _open(self, digest: Digest) -> BinaryIO:
+        if self._near is not None:
+            self._near.asked()
         return self._prepared.open_layer(digest)
 
     def _examine(self, digest: Digest) -> None:
         """The hub's copy is damaged. Is it so here already? Then it goes, and the next launch makes it anew."""
         try:
-            with self._open(digest) as file:
+            with self._prepared.open_layer(digest) as file:
                 check_archive(file, digest)
         except (DamagedCopy, UnreadableCopy):
             self._prepared.store.remove(layer_key(digest))
@@ -156,13 +192,35 @@ class Shipment:
         self._stage.advance(event.amount, event.item)
 
     async def received(self) -> dict[str, int]:
-        """Bytes that the nodes received, by source: ``client``, ``peer``, ``store``."""
+        """Bytes that the nodes received, by source: ``client``, ``peer``, ``store``, ``index``."""
+        status = await self._look()
+        return {str(source): int(size) for source, size in status["bytes"].items()} if status else {}
+
+    async def _follow(self) -> None:
+        """Note, and report, what has arrived and where it came from."""
+        while True:
+            status = await self._look()
+            await asyncio.sleep(_LATER if status and is_settled(status) else _LOOK)
+
+    async def _look(self) -> dict[str, Any]:
+        """What the hub says, nothing when it does not answer."""
         if self._uploader is None:
             return {}
-        with suppress(LikewiseError):
-            status: dict[str, Any] = await self._uploader.hub_status()
-            return {str(source): int(size) for source, size in status["bytes"].items()}
-        return {}
+        try:
+            status = await self._uploader.hub_status()
+        except LikewiseError:
+            return {}
+        if self._near is not None:
+            await self._near.learn(self._prepared, status["others"])
+        prepared, told = self._prepared, {one.digest for one in self.layers if one.source in _GIVERS}
+        sizes = {**(self._near.sizes if self._near else {}), **self.uploaded}
+        self.layers = deliveries(prepared.manifest, frozenset(prepared.plan.kit), self._uplink.kit, status, sizes)
+        for one in self.layers:
+            if one.source in _GIVERS and one.digest not in told:
+                self._reporter.report(
+                    LayerArrived(layer=one.name, kind=one.kind.value, source=one.source, size=one.size)
+                )
+        return status
 
     @property
     def uploaded(self) -> dict[Digest, int]:
@@ -181,12 +239,20 @@ class Shipment:
             raise ClusterError("The hub does not run.", where=self._machine.name)
         self._prepared = prepared
         await self._uploader.set_manifest(prepared.manifest.encode())
+        if self._near is not None:
+            self._near.renew(prepared)
 
     async def close(self) -> None:
         """End the upload and the hub."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        with suppress(asyncio.TimeoutError, OSError):
+            if self._running is not None and not self._running.done():
+                await asyncio.wait_for(self._look(), _ANSWER)
+        if self._near is not None:
+            await self._near.close()
+        tasks = [task for task in (self._following, self._running) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.process.close()
 
 

@@ -1,0 +1,330 @@
+"""What nodes of another platform get of conda: packages from their channels, which are made into layers here.
+
+What a wheel holds can be told from a small part of it. A conda package's list of files lacks modes and the targets of
+links, so the client fetches them all, once, and keeps them; with the credentials that conda, mamba and rattler know.
+
+What pip has put over a package of conda's stays pip's: of that package the nodes get what is no module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from likewise.elsewhere import Packages
+from likewise.errors import FetchError, PlanError
+from likewise.indexes.conda_channels import Channels, find_channels
+from likewise.layers.conda_kept import package_layers
+from likewise.layers.managed import bytecode_magic
+from likewise.model.conda import LAYER_PREFIX, CondaPackage
+from likewise.model.conda_identity import PYTHON
+from likewise.model.identity import entry_points, is_generated
+from likewise.model.layer import LayerKind, LayerSource, SourceFile, layer_source
+from likewise.model.manifest import PREFIX_MARK
+from likewise.model.placeholders import with_prefix
+from likewise.model.plan import Action, CondaDecision, LockedFile, Plan
+from likewise.model.snapshot import PrefixKind, Problem, Severity, Snapshot, described_interpreter
+from likewise.nodes_python import Base
+from likewise.resolution.rattler import Downloads
+from likewise.scanner.conda_activate import SCRIPTS, VARIABLES, activation
+from likewise.settings import Settings
+from likewise.stages import OpenStage, Stages, counted
+
+_CHUNK = 1 << 20
+_BIN = "data/bin/"
+_ENTRY_POINTS = re.compile(r"purelib/[^/]+\.(?:dist-info|egg-info)/entry_points\.txt")
+_LINK_SCRIPTS = ("-pre-link.sh", "-post-link.sh", "-pre-unlink.sh")
+
+
+def fetch_packages(plan: Plan, snapshot: Snapshot, *, settings: Settings, stages: Stages) -> Packages:
+    """The layers of all conda packages of `plan`.
+
+    Parameters
+    ----------
+    plan : Plan
+    snapshot : Snapshot
+        The client's.
+    settings : Settings
+    stages : Stages
+
+    Raises
+    ------
+    PlanError
+        Python is not among them.
+    FetchError, LayerError
+        Some can't be had, or are others than were planned.
+    UnsupportedError
+        py-rattler is not installed.
+    """
+    decisions = {one.name: one for one in plan.conda if one.action is not Action.DROP}
+    files = {name: _file(one) for name, one in decisions.items()}
+    channels = find_channels(
+        plan.channels,
+        environ=os.environ,
+        home=Path.home(),
+        python=snapshot.interpreter.executable or sys.executable,
+    )
+    with stages.stage("conda", total=sum(file.size or 0 for file in files.values())) as stage:
+        fetching = _Fetching(channels, stage)
+        got = package_layers(files.values(), fetch=fetching.fetch, work=settings.work, progress=fetching.done)
+        fetching.finish()
+    above = {one.name for one in plan.decisions if one.action is not Action.DROP}
+    return _sorted(plan, snapshot, {name: got[files[name].sha256] for name in files}, decisions, above, settings.work)
+
+
+def _file(one: CondaDecision) -> LockedFile:
+    if one.file is None:
+        raise PlanError(f"The plan says nothing of where conda's {one.name} {one.version} is.", todo="Plan anew.")
+    return one.file
+
+
+def _sorted(
+    plan: Plan,
+    snapshot: Snapshot,
+    layers: Mapping[str, LayerSource],
+    decisions: Mapping[str, CondaDecision],
+    above: set[str],
+    work: Path,
+) -> Packages:
+    if PYTHON not in layers or layers[PYTHON].kind is not LayerKind.INTERPRETER:
+        raise PlanError("Python is not among the plan's conda packages.", todo="Plan for a prefix that has it.")
+    distributions: dict[str, LayerSource] = {}
+    others: list[LayerSource] = []
+    described: list[CondaPackage] = []
+    for name, layer in sorted(layers.items()):
+        owner = layer.name if layer.kind is LayerKind.DISTRIBUTION else ""
+        replaced = "pip" if owner in above else ""
+        shipped = beneath(layer, name) if replaced else layer
+        if shipped is not None and shipped.kind is LayerKind.DISTRIBUTION:
+            distributions[shipped.name] = shipped
+        elif shipped is not None and shipped.kind is LayerKind.CONDA and shipped.files:
+            others.append(shipped)
+        described.append(_described(decisions[name], shipped, (owner,) if owner else (), replaced))
+    variables, problems = activated(layers.values(), work)
+    return Packages(
+        base=_base(plan, snapshot, layers[PYTHON]),
+        distributions=distributions,
+        others=tuple(others),
+        described=tuple(described),
+        variables=variables,
+        problems=(*problems, *_link_scripts(layers)),
+    )
+
+
+def _base(plan: Plan, snapshot: Snapshot, layer: LayerSource) -> Base:
+    """Their Python, and whether the client's makes bytecode for it."""
+    there = described_interpreter(plan.target, magic=bytecode_magic(layer), base_kind=PrefixKind.CONDA)
+    own = snapshot.interpreter
+    return Base(layer, there, (there.magic, there.cache_tag) == (own.magic, own.cache_tag))
+
+
+def beneath(layer: LayerSource, package: str) -> LayerSource | None:
+    """What is left of a package whose distribution has been replaced by pip: all but its modules and entry points.
+
+    Those of a package for any platform are ``scripts/``; one that was built for a platform has them as files.
+    """
+    points = frozenset[str]().union(*map(_entry_points, layer.files))
+
+    def is_left(path: str) -> bool:
+        as_script = f"scripts/{path[len(_BIN) :]}" if path.startswith(_BIN) else path
+        return not path.startswith(("purelib/", "scripts/")) and not is_generated(as_script, points)
+
+    left = [file for file in layer.files if is_left(file.entry.path)]
+    return layer_source(LayerKind.CONDA, LAYER_PREFIX + package, layer.version, left) if left else None
+
+
+def _entry_points(file: SourceFile) -> frozenset[str]:
+    """The names of those that this file asks for, if it is a distribution's ``entry_points.txt``."""
+    if not _ENTRY_POINTS.fullmatch(file.entry.path):
+        return frozenset()
+    data = Path(file.path).read_bytes() if file.data is None else file.data
+    return entry_points(data.decode("utf-8", "replace"))
+
+
+def _described(
+    one: CondaDecision, layer: LayerSource | None, distributions: Sequence[str], replaced: str
+) -> CondaPackage:
+    return CondaPackage(
+        name=one.name,
+        version=one.version,
+        build=one.build,
+        build_number=one.build_number,
+        channel=one.channel,
+        subdir=one.subdir,
+        url=one.file.url if one.file else "",
+        sha256=one.file.sha256 if one.file else "",
+        md5=one.md5,
+        archive_size=(one.file.size or 0) if one.file else 0,
+        noarch=one.noarch,
+        requires=one.requires,
+        constrains=one.constrains,
+        distributions=tuple(distributions),
+        files=len(layer.files) if layer else 0,
+        size=layer.size if layer else 0,
+        replaced=replaced,
+        content=layer.digest if layer and layer.files else None,
+    )
+
+
+def _link_scripts(layers: Mapping[str, LayerSource]) -> Iterable[Problem]:
+    for name, layer in layers.items():
+        scripts = [file.entry.path for file in layer.files if file.entry.path.endswith(_LINK_SCRIPTS)]
+        if scripts:
+            yield Problem(
+                code="conda-link-script",
+                subject=name,
+                message=f"{name} has a link script ({scripts[0].partition('/')[2]}), which is not run on the nodes.",
+                severity=Severity.WARNING,
+            )
+
+
+# ---- fetching
+
+
+class _Fetching:
+    """Fetches archives, and counts what it did."""
+
+    def __init__(self, channels: Channels, stage: OpenStage) -> None:
+        self._stage = stage
+        self._downloads = Downloads(channels.authorization if channels.headers else None, channels.reveal())
+        self._sizes: list[int] = []  # of those that were fetched
+        self._kept: list[str] = []
+
+    def fetch(self, file: LockedFile, into: Path) -> Path:
+        """Bring a package into a folder; what is on this machine stays where it is. May be called from any thread."""
+        parts = urlsplit(file.url)
+        arriving = _Arriving(file, lambda size: self._stage.advance(size, file.filename))
+        if parts.scheme == "file":
+            place = Path(url2pathname(parts.path))
+            _read(place, file, arriving.take)
+        else:
+            place = into / file.filename
+            with place.open("wb") as out:
+
+                def take(data: bytes) -> None:
+                    arriving.take(data)
+                    out.write(data)
+
+                self._downloads.fetch(file.url, take)
+        arriving.check()
+        self._sizes.append(arriving.size)
+        return place
+
+    def done(self, file: LockedFile, was_fetched: bool) -> None:
+        """The layer of `file` is there."""
+        if not was_fetched:
+            self._kept.append(file.filename)
+            self._stage.advance(file.size or 0, file.filename)
+
+    def finish(self) -> None:
+        """Tell what became of all."""
+        fetched, size = len(self._sizes), sum(self._sizes)
+        self._stage.did(fetched=fetched, reused=len(self._kept), bytes=size)
+        self._stage.summary = f"{counted(fetched, 'package')}, {size / 1e6:.1f} MB; {len(self._kept)} were here"
+
+
+class _Arriving:
+    """A package on its way: what came of it, compared with what was planned."""
+
+    def __init__(self, file: LockedFile, advance: Callable[[int], None]) -> None:
+        self._file, self._advance = file, advance
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def take(self, data: bytes) -> None:
+        """A piece of it.
+
+        Raises
+        ------
+        FetchError
+            More came than was planned.
+        """
+        self.size += len(data)
+        if self._file.size is not None and self.size > self._file.size:
+            raise self._other(f"more bytes arrive than the {self._file.size} that were planned")
+        self._digest.update(data)
+        self._advance(len(data))
+
+    def check(self) -> None:
+        """See that it is what was planned.
+
+        Raises
+        ------
+        FetchError
+        """
+        if self._digest.hexdigest() != self._file.sha256:
+            raise self._other(f"its sha256 is {self._digest.hexdigest()}")
+
+    def _other(self, why: str) -> FetchError:
+        return FetchError(
+            f"{self._file.filename} is not what was planned: {why}.",
+            where=self._file.index or self._file.url,
+            todo=f"Pinned is {self._file.sha256}: find out who changed it, and plan anew only if you trust the change.",
+            details={"filename": self._file.filename, "url": self._file.url},
+        )
+
+
+def _read(place: Path, file: LockedFile, out: Callable[[bytes], None]) -> None:
+    try:
+        with place.open("rb") as source:
+            while data := source.read(_CHUNK):
+                out(data)
+    except OSError as error:
+        raise FetchError(
+            f"{file.filename} can't be read ({error.strerror or error}).",
+            where=str(place),
+            todo="See whether the channel is there, and plan anew.",
+        ) from error
+
+
+# ---- activation
+
+
+def activated(layers: Iterable[LayerSource], work: Path) -> tuple[dict[str, str], tuple[Problem, ...]]:
+    """What activating a prefix with these packages would set; see `likewise.scanner.conda_activate`.
+
+    Scripts ask whether files and folders of the prefix exist, so there is one for them, made of links, while they run.
+    """
+    files = {
+        file.entry.path.partition("/")[2]: file for layer in layers for file in layer.files if _in_root(file.entry.path)
+    }
+    told = [path for path in files if path.startswith((SCRIPTS, VARIABLES))]
+    if not told:
+        return {"CONDA_PREFIX": PREFIX_MARK}, ()
+    work.mkdir(parents=True, exist_ok=True)
+    folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="activating-", dir=work)))
+    prefix = str(folder)
+    try:
+        for path, file in files.items():
+            place = folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if path in told:
+                place.write_bytes(_written(file, prefix))
+            else:
+                with suppress(OSError):  # a client that can't make links, or tell names apart
+                    place.symlink_to(file.entry.link or file.path)
+        variables, problems = activation(prefix, {f"{prefix}/{path}" for path in told})
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    own = os.path.realpath(work)  # a script that has followed a link
+    return {name: value for name, value in variables.items() if own not in value}, problems
+
+
+def _in_root(path: str) -> bool:
+    return path.startswith("data/")
+
+
+def _written(file: SourceFile, prefix: str) -> bytes:
+    """The content of a file as it is in that prefix."""
+    data = Path(file.path).read_bytes() if file.data is None else file.data
+    entry = file.entry
+    return with_prefix(data, entry.placeholder, prefix, binary=entry.binary) if entry.placeholder else data

@@ -1,0 +1,412 @@
+"""Questions about conda packages for a target, answered by py-rattler, from the channels' repodata; and the packages.
+
+Nothing is installed. Credentials stand in the HTTP client that is given, and in the URLs that go to it; what comes back
+has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from likewise.errors import FetchError, LikewiseError, UnsupportedError, UsageError
+from likewise.model.origins import redact
+from likewise.model.subdirs import NOARCH
+from likewise.planner.conda_solver import Candidate, CondaQuestion, NoSolution
+from likewise.resolution.silence import silent
+
+T = TypeVar("T")
+
+Authorization = Callable[[str, str], "dict[str, str] | None"]
+"""From a request's host and path to headers that it needs besides, or None."""
+
+PATIENCE = 30.0
+"""Seconds without a byte after which a package is given up, and a channel is looked after."""
+
+RETRIES = 2
+"""How often a request is made again, of those that failed for a reason that may pass."""
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/\s]*@)?[^\s`'\")>\]]+", re.IGNORECASE)
+
+
+def require_rattler() -> None:
+    """Make sure that py-rattler is there.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    try:
+        import rattler  # noqa: F401
+    except ImportError as error:
+        raise UnsupportedError(
+            f"Conda packages for another platform are chosen by py-rattler, which can't be imported ({error}).",
+            todo="Install it: pip install 'likewise[conda]'",
+        ) from None
+
+
+class RattlerSolver:
+    """A `likewise.planner.conda_solver.CondaSolver`.
+
+    Parameters
+    ----------
+    channels : sequence of str
+        URLs and names, without credentials, since rattler's cache has them; the first one counts most (strict channel
+        priority).
+    subdir : str
+        The target's: ``linux-64``.
+    virtual_packages : sequence of str
+        ``__glibc=2.28=0``, …: what the nodes have.
+    cache : Path
+        Where repodata are kept between runs.
+    authorization : callable, optional
+        From a request's host and path to headers that it needs besides, or None. Credentials that rattler keeps by
+        itself are found in any case.
+    mirrors : mapping, optional
+        The beginning of a URL, or a channel's name -> what is asked in its place, the first one first; a token may be
+        in it.
+    exclude_newer : datetime, optional
+        What was made later does not exist. Default: everything exists.
+
+    Raises
+    ------
+    UnsupportedError
+        py-rattler is not installed.
+    UsageError
+        Something is no channel.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[str],
+        subdir: str,
+        virtual_packages: Sequence[str],
+        *,
+        cache: Path,
+        authorization: Authorization | None = None,
+        mirrors: Mapping[str, Sequence[str]] | None = None,
+        exclude_newer: datetime | None = None,
+    ) -> None:
+        require_rattler()
+        from rattler import Channel, Gateway
+
+        self._channels = [_checked(Channel, channel, "channel") for channel in channels]
+        asked = _folders(mirrors)
+        self._asked = [_places(str(channel.base_url), asked) for channel in self._channels]
+        self._subdirs = [subdir, NOARCH]
+        self._virtual = [_virtual(text) for text in virtual_packages]
+        self._newest = exclude_newer
+        cache.mkdir(parents=True, exist_ok=True)
+        self._gateway = Gateway(cache_dir=cache, client=_client(authorization, mirrors))
+        self._records: dict[tuple[str, str], Any] = {}  # (url, sha256) -> rattler's own value
+
+    def __repr__(self) -> str:
+        return f"<RattlerSolver for {self._subdirs[0]}>"
+
+    def candidates(self, names: Collection[str]) -> Mapping[str, tuple[Candidate, ...]]:
+        """See `likewise.planner.conda_solver.CondaSolver`."""
+        return self._ask(names, self._subdirs)
+
+    def described(self, names: Collection[str], subdir: str) -> Mapping[str, tuple[Candidate, ...]]:
+        """See `likewise.planner.conda_solver.CondaSolver`."""
+        return self._ask(names, [subdir, NOARCH])
+
+    def solve(self, question: CondaQuestion) -> tuple[Candidate, ...]:
+        """See `likewise.planner.conda_solver.CondaSolver`."""
+        from rattler import solve
+        from rattler.exceptions import SolverError
+
+        favored = [self._records[one.url, one.sha256] for one in question.favored]
+        try:
+            found = self._run(
+                solve(
+                    self._channels,
+                    [_spec(text) for text in question.specs],
+                    gateway=self._gateway,
+                    platforms=self._subdirs,
+                    virtual_packages=self._virtual,
+                    locked_packages=favored,
+                    constraints=[_spec(text) for text in question.constraints],
+                    exclude_newer=self._newest,
+                    timestamp_policy="allow-missing",
+                )
+            )
+        except SolverError as error:
+            raise NoSolution(_readable(str(error))) from None
+        return tuple(sorted(map(self._candidate, found), key=lambda one: one.name))
+
+    def ordered(self, versions: Iterable[str]) -> list[str]:
+        """See `likewise.planner.conda_solver.CondaSolver`."""
+        from rattler import Version
+
+        return sorted(versions, key=lambda text: _checked(Version, text, "version"))
+
+    def matches(self, spec: str, candidate: Candidate) -> bool:
+        """See `likewise.planner.conda_solver.CondaSolver`."""
+        return bool(_spec(spec).matches(self._records[candidate.url, candidate.sha256]))
+
+    def _exists(self, record: Any) -> bool:
+        return self._newest is None or record.timestamp is None or record.timestamp <= self._newest
+
+    def _ask(self, names: Collection[str], subdirs: Sequence[str]) -> dict[str, tuple[Candidate, ...]]:
+        if not names or not self._channels:
+            return {}
+        query = self._gateway.query(self._channels, subdirs, sorted(names), recursive=False)
+        found: dict[str, list[Any]] = {}
+        for records in self._run(query):  # one list for each channel and subdir; a name is its first channel's
+            for record in filter(self._exists, records):
+                found.setdefault(record.name.normalized, []).append(record)
+        return {
+            name: tuple(
+                map(self._candidate, sorted(_of_first(records), key=lambda one: (one.version, one.build_number)))
+            )
+            for name, records in found.items()
+        }
+
+    def _candidate(self, record: Any) -> Candidate:
+        noarch = record.noarch
+        digest = record.sha256.hex() if record.sha256 else ""
+        candidate = Candidate(
+            name=record.name.normalized,
+            version=str(record.version),
+            build=str(record.build),
+            build_number=record.build_number,
+            channel=redact(record.channel or "").rstrip("/"),
+            subdir=record.subdir,
+            url=redact(record.url),
+            filename=record.file_name,
+            sha256=digest,
+            md5=record.md5.hex() if record.md5 else "",
+            size=record.size,
+            noarch="python" if noarch.python else "generic" if noarch.generic else "",
+            requires=tuple(record.depends),
+            constrains=tuple(record.constrains),
+        )
+        self._records[candidate.url, candidate.sha256] = record
+        return candidate
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for it; what a channel answers becomes an error of ours, without credentials.
+
+        Raises
+        ------
+        FetchError, UsageError
+        """
+        from rattler.exceptions import FetchRepoDataError, GatewayError, InvalidMatchSpecError, IoError
+
+        trouble: LikewiseError
+        try:
+            with ThreadPoolExecutor(1) as aside:  # a notebook has a running loop of its own
+                return aside.submit(asyncio.run, self._patiently(coroutine)).result()
+        except InvalidMatchSpecError as error:
+            trouble = UsageError(f"This is no match spec of conda's: {_readable(str(error))}.")
+        except (FetchRepoDataError, GatewayError, IoError) as error:
+            trouble = _unreachable(_readable(str(error)))
+        raise trouble  # outside, so that it doesn't carry rattler's own, whose words may have a token
+
+    async def _patiently(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait as long as it takes, unless a channel gives no sign of life, nor any of its mirrors where it has some:
+        rattler itself waits for minutes.
+
+        Raises
+        ------
+        FetchError
+        """
+        task = asyncio.ensure_future(coroutine)
+        while not (await asyncio.wait([task], timeout=PATIENCE))[0]:
+            mute = set(await asyncio.to_thread(silent, itertools.chain(*self._asked), PATIENCE))
+            found = [place for places in self._asked if mute.issuperset(places) for place in places]
+            if found and not task.done():
+                task.cancel()
+                raise FetchError(
+                    f"A channel does not answer within {PATIENCE:g} seconds: {', '.join(found)}.",
+                    todo=_advice(""),
+                    details={"channels": found},
+                )
+        return task.result()
+
+
+class Downloads:
+    """Archives of packages, for whoever may have them.
+
+    Parameters
+    ----------
+    authorization, mirrors
+        As for `RattlerSolver`.
+
+    Raises
+    ------
+    UnsupportedError
+        py-rattler is not installed.
+    """
+
+    def __init__(
+        self, authorization: Authorization | None = None, mirrors: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        require_rattler()
+        self._client = _client(authorization, mirrors)
+
+    def fetch(self, url: str, out: Callable[[bytes], None]) -> None:
+        """Give `out` what is at `url`, piece by piece. May be called from several threads.
+
+        Raises
+        ------
+        FetchError
+            It can't be had: the error has no part of the URL but the file's name.
+        LikewiseError, OSError
+            What `out` raises.
+        """
+        pieces = _Pieces(out)
+        failure: FetchError | None = None
+        try:
+            asyncio.run(self._fetch(url, pieces))
+        except (asyncio.TimeoutError, TimeoutError):
+            failure = _not_had(url, f"nothing came for {PATIENCE:g} seconds")
+        except Exception as error:  # rattler has many kinds for what a server can do
+            failure = None if pieces.failed else _not_had(url, _readable(str(error)))
+        if pieces.failed is not None:
+            raise pieces.failed
+        if failure is not None:
+            raise failure  # outside, so that it doesn't carry the other one, which knows the URL
+
+    async def _fetch(self, url: str, pieces: _Pieces) -> None:
+        from rattler.package_streaming import download_to_writer
+
+        task = asyncio.ensure_future(download_to_writer(self._client, url, pieces))
+        while not task.done():
+            before = pieces.size
+            await asyncio.wait([task], timeout=PATIENCE)
+            if not task.done() and pieces.size == before:
+                task.cancel()
+                raise TimeoutError
+        task.result()
+
+
+class _Pieces:
+    """What rattler writes to."""
+
+    def __init__(self, out: Callable[[bytes], None]) -> None:
+        self._out, self.size = out, 0
+        self.failed: LikewiseError | OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Pass it on; what goes wrong there is kept as it is."""
+        self.size += len(data)
+        try:
+            self._out(data)
+        except (LikewiseError, OSError) as error:
+            self.failed = error
+            raise
+        return len(data)
+
+
+def _not_had(url: str, why: str) -> FetchError:
+    filename = redact(url).rpartition("/")[2]
+    status = re.search(r"\b([45]\d\d)\b", why)
+    return FetchError(
+        f"{filename} could not be had: {why}",
+        where=redact(url).rpartition("/")[0],
+        todo=_advice(why),
+        details={"filename": filename, "status": int(status[1]) if status else 0},
+    )
+
+
+def _client(authorization: Authorization | None, mirrors: Mapping[str, Sequence[str]] | None) -> Any:
+    """rattler's own client, which knows what rattler keeps; mirrors and headers of ours."""
+    from rattler import Client
+    from rattler.networking import (
+        AddHeadersMiddleware,
+        AuthenticationMiddleware,
+        GCSMiddleware,
+        MirrorMiddleware,
+        OciMiddleware,
+        RetryMiddleware,
+        S3Middleware,
+    )
+
+    asked = _folders(mirrors)
+    there = [MirrorMiddleware(asked)] if asked else []
+    ours = [AddHeadersMiddleware(authorization)] if authorization else []
+    own = [AuthenticationMiddleware(), OciMiddleware(), GCSMiddleware(), S3Middleware()]
+    return Client([RetryMiddleware(RETRIES), *there, *ours, *own])
+
+
+def _folders(mirrors: Mapping[str, Sequence[str]] | None) -> dict[str, list[str]]:
+    return {_folder(place): [*map(_folder, places)] for place, places in (mirrors or {}).items()}
+
+
+def _places(channel: str, mirrors: Mapping[str, Sequence[str]]) -> list[str]:
+    """Where what is beneath a channel's URL is asked for: there or, where it has mirrors, at these; no credentials."""
+    nearest = max((one for one in mirrors if channel.startswith(one)), key=len, default="")
+    places = [one + channel[len(nearest) :] for one in mirrors[nearest]] if nearest else [channel]
+    return [redact(place).rstrip("/") for place in places]
+
+
+def _folder(channel: str) -> str:
+    """The URL of a channel, with a slash at its end: of no other channel that only begins so."""
+    from rattler import Channel
+
+    url = channel if "://" in channel else str(_checked(Channel, channel, "channel").base_url)
+    return f"{url.rstrip('/')}/"
+
+
+def _of_first(records: Sequence[Any]) -> list[Any]:
+    """With strict channel priority, a name is that of the first channel that has it."""
+    first = records[0].channel
+    return [record for record in records if record.channel == first]
+
+
+def _unreachable(said: str) -> FetchError:
+    words = " ".join(said.split())
+    return FetchError(
+        f"A channel's list of packages can't be had: {words}", todo=_advice(words), details={"rattler": said}
+    )
+
+
+def _advice(said: str) -> str:
+    if re.search(r"\b(401|403)\b|nauthorized|orbidden", said):
+        return "Put its credential where conda or rattler looks for it: `rattler auth login`, conda-auth, netrc."
+    return "See whether the channel answers and is spelled so."
+
+
+def _readable(said: str) -> str:
+    """What rattler says, its URLs without credentials."""
+    return _ADDRESS.sub(lambda match: redact(match[0].rstrip(".,;:")) or "a URL", said).strip()
+
+
+def _spec(text: str) -> Any:
+    from rattler import MatchSpec
+
+    return _checked(MatchSpec, text, "match spec")
+
+
+def _virtual(text: str) -> Any:
+    from rattler import GenericVirtualPackage, PackageName, Version
+    from rattler.package import BuildString
+
+    name, version, build = (*text.split("="), "0", "0")[:3]
+    return GenericVirtualPackage(PackageName(name), Version(version), BuildString(build))
+
+
+def _checked(kind: Any, text: str, what: str) -> Any:
+    """`text` as rattler's own `kind`.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    from rattler.exceptions import InvalidChannelError, InvalidMatchSpecError, InvalidVersionError
+
+    try:
+        return kind(text)
+    except (InvalidChannelError, InvalidMatchSpecError, InvalidVersionError, ValueError) as error:
+        said = _readable(str(error))
+    shown = redact(text) if "://" in text else text
+    raise UsageError(f"{shown!r} is no {what} of conda's: {said}.")  # outside: see `_run`

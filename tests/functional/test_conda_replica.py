@@ -1,0 +1,159 @@
+"""A conda prefix's replica is, byte for byte, what conda's installer makes at that place; with the original masked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import msgspec
+import pytest
+
+from likewise import sync
+from likewise.prepared import Prepared
+from support.conda_channel import CondaChannel, CondaPrefix
+from support.masking import masked
+from support.prefixes import clean_environ
+
+pytestmark = pytest.mark.registry
+
+# What installers note, what pip has put over conda's, and the links to the program that a node makes itself.
+NOT_COMPARED = ("CACHEDIR.TAG", "bin/greet", "bin/python", "bin/python3")
+NOT_LOOKED_INTO = ("conda-meta/", "lib/python3.{}/site-packages/greeter")
+
+
+class Replica(msgspec.Struct, frozen=True):
+    """A conda prefix and what a node made of it."""
+
+    user: CondaPrefix
+    prepared: Prepared
+    cache: Path
+    client: Path  # likewise's cache folder there
+
+    @property
+    def prefix(self) -> Path:
+        """Where the node has it."""
+        return self.cache / "prefixes" / self.prepared.manifest.id[:16]
+
+    def argv(self, *argv: str) -> list[str]:
+        """A command of the node that runs its Python."""
+        return [*self.prepared.launch(self.cache).argv(), *argv]
+
+
+@pytest.fixture(scope="module", params=["near", "far"])
+def replica(
+    request: pytest.FixtureRequest, conda_prefix: CondaPrefix, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Replica]:
+    """Laid out whole: at a short path, and at one that is longer than a first line of a script may be."""
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "work").mkdir()
+    cache = folder / "cache" / ("far-" * 20 if request.param == "far" else "") / "node"
+    with pytest.MonkeyPatch.context() as patch, dask.config.set({"likewise.streaming": False}):
+        patch.setenv("LIKEWISE_CACHE", str(folder / "client"))
+        patch.chdir(folder / "work")
+        prepared = sync.prepare(python=str(conda_prefix.python))
+        made = Replica(conda_prefix, prepared, cache, folder / "client")
+        cache.parent.mkdir(parents=True)
+        done = subprocess.run(made.argv("-c", ""), env=clean_environ(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        yield made
+        prepared.close()
+
+
+@pytest.fixture(scope="module")
+def truth(replica: Replica, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What py-rattler installs of the same packages, written as if it lay where the replica is."""
+    folder = tmp_path_factory.mktemp("truth") / "prefix"
+    asyncio.run(install_as_if_at(folder, replica.prefix, replica.user))
+    return folder
+
+
+async def install_as_if_at(folder: Path, place: Path, user: CondaPrefix) -> None:
+    """Install into `folder` what `user` has, so that its files name `place`."""
+    import rattler
+
+    metas = (user.folder / "conda-meta").glob("*.json")
+    records: list[rattler.RepoDataRecord] = [rattler.PrefixRecord.from_path(path) for path in metas]
+    await rattler.install(
+        records, folder, cache_dir=user.cache / "pkgs", show_progress=False, alternative_target_prefix=place
+    )
+
+
+def look(path: Path) -> tuple[str, object, bool]:
+    """What a file is: a link's target or content, and whether it can be run."""
+    if path.is_symlink():
+        return "link", os.readlink(path), False
+    return "file", path.read_bytes(), os.access(path, os.X_OK)
+
+
+def test_every_file_is_what_the_installer_makes_there(replica: Replica, truth: Path) -> None:
+    """Placeholders in texts and binaries, first lines, links, modes: nothing differs."""
+    minor = replica.prepared.manifest.python.removeprefix("python3.")
+    apart = tuple(start.format(minor) for start in NOT_LOOKED_INTO)
+    paths = [path for path in sorted(truth.rglob("*")) if path.is_symlink() or path.is_file()]
+    every = (str(path.relative_to(truth)) for path in paths)
+    names = [name for name in every if name not in NOT_COMPARED and not name.startswith(apart)]
+    assert len(names) > 2000 and {"bin/dask", "bin/greet-loudly"} <= set(names)
+    lost = [name for name in names if not os.path.lexists(replica.prefix / name)]
+    assert [name for name in lost if not written_by_installers(name)] == []
+    differing = [name for name in names if name not in lost and look(truth / name) != look(replica.prefix / name)]
+    assert [name for name in differing if not written_by_installers(name)] == []
+
+
+def written_by_installers(name: str) -> bool:
+    """What no layer has, since installers write it: records of an installation."""
+    return ".dist-info/" in name and name.rpartition("/")[2] in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+
+
+@pytest.mark.root
+def test_it_works_without_the_original(replica: Replica) -> None:
+    """With the prefix, the package cache and the channel masked everything is imported, run, and found."""
+    code = """
+import json, os, subprocess, sys
+import distributed, extra, greeter, numpy, sample, sqlite3, ssl
+said = [subprocess.run([f"{sys.prefix}/bin/{name}", *rest], capture_output=True, text=True, check=True).stdout.strip()
+        for name, *rest in (["greet"], ["greet-loudly"], ["Rscript", "-c", "echo $R_HOME_DIR"], ["oldform"])]
+places = [module.__file__ for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
+print(json.dumps({"said": said, "prefix": sys.prefix, "places": places, "R_HOME": os.environ.get("R_HOME")}))
+"""
+    user = replica.user
+    hide = [user.folder, user.cache, user.channel.folder]
+    done = masked(replica.argv("-c", code), hide, check=True)
+    seen = json.loads(done.stdout)
+    prefix = str(replica.prefix)
+    assert seen["prefix"] == prefix
+    assert seen["said"] == ["good evening pip", "good evening pip", f"{prefix}/lib/R", prefix]
+    assert [place for place in seen["places"] if not place.startswith(prefix)] == []
+    assert seen["R_HOME"] == f"{prefix}/lib/R"
+
+
+def test_nothing_names_the_original(replica: Replica) -> None:
+    """No file of the replica has the client's prefix, its package cache or a placeholder in it."""
+    for words in (str(replica.user.folder), str(replica.user.cache), "/opt/testbed_build_prefix"):
+        found = subprocess.run(["grep", "-rlsF", words, replica.prefix], capture_output=True, text=True, check=False)
+        assert found.stdout == ""
+
+
+def test_a_second_launch_is_of_the_same_environment(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unchanged prefix has the same id, which placeholders make independent of any place."""
+    monkeypatch.setenv("LIKEWISE_CACHE", str(replica.client))
+    with dask.config.set({"likewise.streaming": False}):
+        again = sync.prepare(python=str(replica.user.python))
+    try:
+        assert again.manifest.id == replica.prepared.manifest.id
+    finally:
+        again.close()
+
+
+def test_the_channels_archives_give_the_same_layers(replica: Replica, conda_channel: CondaChannel) -> None:
+    """Each package's identity, as scanned in the prefix, is that of its original archive, whatever its form."""
+    from likewise.layers.conda import layer_of_archive
+
+    packages = [each for each in replica.prepared.snapshot.conda if each.content and not each.replaced]
+    assert len(packages) > 20
+    for package in packages:
+        assert layer_of_archive(conda_channel.archive(package.name)).digest == package.content, package.name
