@@ -233,6 +233,17 @@ def test_what_was_removed_is_had_anew(cluster: Cluster) -> None:
         unpack(cluster.b, *layers)
 
 
+def test_a_wish_that_comes_late_fetches_nothing_twice(cluster: Cluster) -> None:
+    """The hub's own node may say that it wants a layer just when the client has given it: it is there, and stays."""
+    source = noise()
+    with Client(cluster.hub.address, source) as client:
+        unpack(cluster.hub, source)
+        call(cluster.hub.address, "hub_want", node=cluster.hub.address, digests=[source.digest], urgent=True)
+        unpack(cluster.a, source)
+        unpack(cluster.b, source)
+        assert client.sent == len(archive(source))
+
+
 def remove(agent: Agent, *sources: LayerSource) -> None:
     """What expiry does to layers that nobody has used for long."""
     for source in sources:

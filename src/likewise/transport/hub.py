@@ -127,8 +127,12 @@ class Hub(Agent):
             return
         await self._look_into_store(digests)
         member.wants.update(dict.fromkeys(digests))
-        for digest in member.have.intersection(digests):  # it was there, and has been removed since
-            self._lacks(node, digest)
+        for digest in member.have.intersection(digests):
+            found = await in_thread(self.archives.find, digest) if node == self.address else None
+            if found is not None:  # it came while the wish was on its way
+                self._fulfil(found)
+            else:  # it was there, and has been removed since
+                self._lacks(node, digest)
         if not member.told.isdisjoint(digests):  # it heard that they can't be had, and tries again: so does the client
             member.told.difference_update(digests)
             self._tracker.client_can(None)
