@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from likewise.elsewhere import Packages
-from likewise.errors import FetchError, PlanError
+from likewise.errors import FetchError, LayerError, PlanError
 from likewise.indexes.conda_channels import Channels, find_channels
 from likewise.layers.conda_kept import package_layers
 from likewise.layers.managed import bytecode_magic
@@ -303,11 +303,11 @@ def activated(layers: Iterable[LayerSource], work: Path) -> tuple[dict[str, str]
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="activating-", dir=work)))
     prefix = str(folder)
+    read = {_end(path, files) for path in told}
     try:
         for path, file in files.items():
-            place = folder / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if path in told:
+            place = _place(folder, path)
+            if path in read:
                 place.write_bytes(_written(file, prefix))
             else:
                 with suppress(OSError):  # a client that can't make links, or tell names apart
@@ -317,6 +317,29 @@ def activated(layers: Iterable[LayerSource], work: Path) -> tuple[dict[str, str]
         shutil.rmtree(folder, ignore_errors=True)
     own = os.path.realpath(work)  # a script that has followed a link
     return {name: value for name, value in variables.items() if own not in value}, problems
+
+
+def _end(path: str, files: Mapping[str, SourceFile]) -> str:
+    """Where the links lead that begin at `path`: one of `files`, or what none of them is."""
+    for _ in files:
+        if path not in files or not files[path].entry.link:
+            break
+        path = os.path.normpath(os.path.join(os.path.dirname(path), files[path].entry.link))
+    return path
+
+
+def _place(folder: Path, path: str) -> Path:
+    """Where a file of the packages is to be, in a folder that is made if need be."""
+    place = folder / path
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise LayerError(
+            f"Two packages claim a folder on the way to {path}: in the other one it is a file.",
+            where=path,
+            todo="They can't be in one prefix. Leave one of them out (--ignore).",
+        ) from error
+    return place
 
 
 def _in_root(path: str) -> bool:
