@@ -3,7 +3,8 @@
 Every way is one whole process, client imports included, and runs the same first task on one worker with one thread: it
 imports the modules that are named with the environment. Ways and environments take turns, so that a machine whose speed
 drifts treats them alike. Closing down is not measured, and what goes on behind the first task is waited for before the
-next run. Wheels come from a simple index on loopback (`simple_index.py`). The page cache is warm for everybody.
+next run. Wheels come from a simple index on loopback (`simple_index.py`). What a run may read is read through before,
+so that the page cache is warm for everybody; not what is larger than a quarter of the memory.
 
 The first preparation needs a package index. A way that can't run is named with its reason, and the others go on.
 """
@@ -38,6 +39,7 @@ from environments import (
     say,
 )
 from memory import Family, adopt_orphans, end_descendants
+from page_cache import read_through
 from plot import bar_chart
 from report import Run, as_table, summary
 from simple_index import serving
@@ -241,6 +243,7 @@ class Bench:
         if way.bytecode_is_new:
             self._put_bytecode_aside()
         before = self._layers(way)
+        read_through(self._read_by(way))
         os.sync()  # what an earlier run has written is not written during this one
         argv = [self.place.folder / way.python / "bin/python", self.place.program, way.function]
         started = time.monotonic()
@@ -263,6 +266,13 @@ class Bench:
         family.note("client", told.pop("peak"))
         made = self._layers(way) - before if way.function == "likewise" else None
         return Run(started=started, peaks=family.peaks, left=left, layers=made, **told)
+
+    def _read_by(self, way: Way) -> list[Path]:
+        """What a run of this way may read: it is in the page cache then, whatever came before."""
+        own = [way.python, *way.folders.values()]
+        served = [self.place.wheels] if "wheels" in way.needs else []
+        packed = [self.place.archive] if "archive" in way.needs else []
+        return [*(self.place.folder / name for name in own), *served, *packed]
 
     def _layers(self, way: Way) -> int:
         """How many layers the client's store has."""

@@ -21,6 +21,7 @@ from floor import COMPARED
 from floor import as_table as floor_table
 from floor import summary as floor_summary
 from memory import role_of
+from page_cache import read_through
 from plot import bar_chart
 from report import Run, as_table, summary
 
@@ -189,3 +190,15 @@ def test_processes_are_told_apart_by_their_command_lines() -> None:
     }
     assert {line: role_of(line, is_client=False) for line in lines} == lines
     assert role_of("python ways.py", is_client=True) == "client"
+
+
+def test_what_is_too_large_for_the_page_cache_is_not_read(tmp_path: Path) -> None:
+    """Files are read once, whatever number of names they have; more than is allowed not at all."""
+    folder, alone, none = tmp_path / "folder", tmp_path / "alone", tmp_path / "none"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "one").write_bytes(b"x" * 100)
+    (folder / "again").hardlink_to(folder / "deep" / "one")
+    (folder / "link").symlink_to("deep")
+    alone.write_bytes(b"y" * 10)
+    assert read_through([folder, alone, none]) == 110
+    assert read_through([folder, alone, none], most=109) == 0
