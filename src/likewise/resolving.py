@@ -102,7 +102,7 @@ def resolve(
     sources, build_problems = _own_sources(scanned, chosen, facts, settings=settings, store=store, stages=stages)
     if compiling is not None:
         compiling.begin(interpreter, list(sources.values()))
-    fetched, packages = elsewhere.Wheels({}), elsewhere.NO_PACKAGES
+    fetched, packages = elsewhere.Wheels({}), elsewhere.Packages(described=snapshot.conda)
     if away:
         packages = _packages(chosen, snapshot, settings, stages)
         sources |= packages.distributions

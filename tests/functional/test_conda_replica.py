@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import dask
@@ -15,7 +16,9 @@ import pytest
 
 from likewise import sync
 from likewise.prepared import Prepared
+from likewise.sync import PlanOptions
 from support.conda_channel import CondaChannel, CondaPrefix
+from support.indexes import offer, serve_index
 from support.masking import masked
 from support.prefixes import clean_environ
 
@@ -157,3 +160,18 @@ def test_the_channels_archives_give_the_same_layers(replica: Replica, conda_chan
     assert len(packages) > 20
     for package in packages:
         assert layer_of_archive(conda_channel.archive(package.name)).digest == package.content, package.name
+
+
+def test_what_is_for_the_cluster_alone_takes_nothing_away(
+    conda_prefix: CondaPrefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a wheel that only nodes get, it is known as before what they have of conda, and who waits for what of it."""
+    offer(tmp_path / "wheels", "beside", "1.0", files={"beside.py": b""})
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("LIKEWISE_CACHE", str(tmp_path / "client"))
+    with serve_index(tmp_path / "wheels") as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        with closing(sync.prepare(PlanOptions(extras=("beside",)), python=str(conda_prefix.python))) as prepared:
+            assert prepared.replica.conda == prepared.snapshot.conda
+            assert {"beside", "conda:r-base"} <= {ref.name for ref in prepared.manifest.layers}
