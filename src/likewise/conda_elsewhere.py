@@ -103,6 +103,7 @@ def _sorted(
         raise PlanError("Python is not among the plan's conda packages.", todo="Plan for a prefix that has it.")
     distributions: dict[str, LayerSource] = {}
     others: list[LayerSource] = []
+    requested = {one.name: one.requested for one in snapshot.conda}
     described: list[CondaPackage] = []
     for name, layer in sorted(layers.items()):
         owner = layer.name if layer.kind is LayerKind.DISTRIBUTION else ""
@@ -112,11 +113,12 @@ def _sorted(
             distributions[shipped.name] = shipped
         elif shipped is not None and shipped.kind is LayerKind.CONDA and shipped.files:
             others.append(shipped)
-        described.append(_described(decisions[name], shipped, (owner,) if owner else (), replaced))
+        distribution = (owner,) if owner else ()
+        described.append(_described(decisions[name], shipped, distribution, replaced, requested.get(name, ())))
     variables, problems = activated(layers.values(), work)
     return Packages(
         base=_base(plan, snapshot, layers[PYTHON]),
-        distributions=tuple(distributions),
+        distributions=distributions,
         others=tuple(others),
         described=tuple(described),
         variables=variables,
@@ -155,7 +157,11 @@ def _entry_points(file: SourceFile) -> frozenset[str]:
 
 
 def _described(
-    one: CondaDecision, layer: LayerSource | None, distributions: Sequence[str], replaced: str
+    one: CondaDecision,
+    layer: LayerSource | None,
+    distributions: tuple[str, ...],
+    replaced: str,
+    requested: tuple[str, ...],
 ) -> CondaPackage:
     return CondaPackage(
         name=one.name,
@@ -168,6 +174,7 @@ def _described(
         sha256=one.file.sha256 if one.file else "",
         md5=one.md5,
         archive_size=(one.file.size or 0) if one.file else 0,
+        requested=requested,
         noarch=one.noarch,
         requires=one.requires,
         constrains=one.constrains,
