@@ -1,7 +1,8 @@
 """What nodes of another platform get of conda: packages from their channels, which are made into layers here.
 
 What a wheel holds can be told from a small part of it. A conda package's list of files lacks modes and the targets of
-links, so the client fetches them all, once, and keeps them; with the credentials that conda, mamba and rattler know.
+links, so the client brings them all here, once, and keeps them: from a package cache that conda or another program has
+on this machine, or from their channel, with the credentials that conda, mamba and rattler know.
 
 What pip has put over a package of conda's stays pip's: of that package the nodes get what is no module.
 """
@@ -22,6 +23,7 @@ from urllib.request import url2pathname
 
 from likewise.elsewhere import Packages
 from likewise.errors import FetchError, LayerError, PlanError
+from likewise.indexes.conda_caches import archives_in, package_caches
 from likewise.indexes.conda_channels import Channels, find_channels
 from likewise.layers.conda_kept import package_layers
 from likewise.layers.managed import bytecode_magic
@@ -73,8 +75,10 @@ def fetch_packages(plan: Plan, snapshot: Snapshot, *, settings: Settings, stages
         home=Path.home(),
         python=snapshot.interpreter.executable or sys.executable,
     )
+    own = snapshot.interpreter.prefix, snapshot.interpreter.base_prefix
+    caches = package_caches(os.environ, Path.home(), filter(None, own))
     with stages.stage("conda", total=sum(file.size or 0 for file in files.values())) as stage:
-        fetching = _Fetching(channels, stage)
+        fetching = _Fetching(channels, caches, stage)
         got = package_layers(files.values(), fetch=fetching.fetch, work=settings.work, progress=fetching.done)
         fetching.finish()
     above = {one.name for one in plan.decisions if one.action is not Action.DROP}
@@ -99,6 +103,7 @@ def _sorted(
         raise PlanError("Python is not among the plan's conda packages.", todo="Plan for a prefix that has it.")
     distributions: dict[str, LayerSource] = {}
     others: list[LayerSource] = []
+    requested = {one.name: one.requested for one in snapshot.conda}
     described: list[CondaPackage] = []
     for name, layer in sorted(layers.items()):
         owner = layer.name if layer.kind is LayerKind.DISTRIBUTION else ""
@@ -108,7 +113,8 @@ def _sorted(
             distributions[shipped.name] = shipped
         elif shipped is not None and shipped.kind is LayerKind.CONDA and shipped.files:
             others.append(shipped)
-        described.append(_described(decisions[name], shipped, (owner,) if owner else (), replaced))
+        distribution = (owner,) if owner else ()
+        described.append(_described(decisions[name], shipped, distribution, replaced, requested.get(name, ())))
     variables, problems = activated(layers.values(), work)
     return Packages(
         base=_base(plan, snapshot, layers[PYTHON]),
@@ -151,7 +157,11 @@ def _entry_points(file: SourceFile) -> frozenset[str]:
 
 
 def _described(
-    one: CondaDecision, layer: LayerSource | None, distributions: Sequence[str], replaced: str
+    one: CondaDecision,
+    layer: LayerSource | None,
+    distributions: tuple[str, ...],
+    replaced: str,
+    requested: tuple[str, ...],
 ) -> CondaPackage:
     return CondaPackage(
         name=one.name,
@@ -164,10 +174,11 @@ def _described(
         sha256=one.file.sha256 if one.file else "",
         md5=one.md5,
         archive_size=(one.file.size or 0) if one.file else 0,
+        requested=requested,
         noarch=one.noarch,
         requires=one.requires,
         constrains=one.constrains,
-        distributions=tuple(distributions),
+        distributions=distributions,
         files=len(layer.files) if layer else 0,
         size=layer.size if layer else 0,
         replaced=replaced,
@@ -191,17 +202,20 @@ def _link_scripts(layers: Mapping[str, LayerSource]) -> Iterable[Problem]:
 
 
 class _Fetching:
-    """Fetches archives, and counts what it did."""
+    """Brings archives, from a package cache of the client's or from their channel, and counts what it did."""
 
-    def __init__(self, channels: Channels, stage: OpenStage) -> None:
-        self._stage = stage
+    def __init__(self, channels: Channels, caches: Sequence[Path], stage: OpenStage) -> None:
+        self._caches, self._stage = caches, stage
         self._downloads = Downloads(channels.authorization if channels.headers else None, channels.reveal())
         self._sizes: list[int] = []  # of those that were fetched
+        self._cached: list[str] = []
         self._kept: list[str] = []
 
     def fetch(self, file: LockedFile, into: Path) -> Path:
-        """Bring a package into a folder; what is on this machine stays where it is. May be called from any thread."""
+        """Bring a package into a folder; what a channel on this machine has stays where it is. From any thread."""
         parts = urlsplit(file.url)
+        if parts.scheme != "file" and (copy := self._copied(file, into)) is not None:
+            return copy
         arriving = _Arriving(file, lambda size: self._stage.advance(size, file.filename))
         if parts.scheme == "file":
             place = Path(url2pathname(parts.path))
@@ -219,6 +233,23 @@ class _Fetching:
         self._sizes.append(arriving.size)
         return place
 
+    def _copied(self, file: LockedFile, into: Path) -> Path | None:
+        """A copy of the package from a package cache; None when none has it.
+
+        Copied, because such a cache may be changed while the package is unpacked.
+        """
+        copy = into / file.filename
+        for place in archives_in(self._caches, file):
+            try:
+                digest, size = _copy(place, copy)
+            except OSError:  # it was removed, or may not be read; whether there is space the download will tell
+                continue
+            if digest == file.sha256:
+                self._cached.append(file.filename)
+                self._stage.advance(size, file.filename)
+                return copy
+        return None
+
     def done(self, file: LockedFile, was_fetched: bool) -> None:
         """The layer of `file` is there."""
         if not was_fetched:
@@ -227,9 +258,10 @@ class _Fetching:
 
     def finish(self) -> None:
         """Tell what became of all."""
-        fetched, size = len(self._sizes), sum(self._sizes)
-        self._stage.did(fetched=fetched, reused=len(self._kept), bytes=size)
-        self._stage.summary = f"{counted(fetched, 'package')}, {size / 1e6:.1f} MB; {len(self._kept)} were here"
+        fetched, size, cached = len(self._sizes), sum(self._sizes), len(self._cached)
+        self._stage.did(fetched=fetched, cached=cached, reused=len(self._kept), bytes=size)
+        said = [f"{counted(fetched, 'package')}, {size / 1e6:.1f} MB", f"{len(self._kept)} were here"]
+        self._stage.summary = "; ".join([*said, *([f"{cached} from a package cache"] if cached else [])])
 
 
 class _Arriving:
@@ -271,6 +303,17 @@ class _Arriving:
             todo=f"Pinned is {self._file.sha256}: find out who changed it, and plan anew only if you trust the change.",
             details={"filename": self._file.filename, "url": self._file.url},
         )
+
+
+def _copy(place: Path, to: Path) -> tuple[str, int]:
+    """Copy a file; the sha256 and the number of the bytes that were copied."""
+    digest, size = hashlib.sha256(), 0
+    with place.open("rb") as source, to.open("wb") as out:
+        while data := source.read(_CHUNK):
+            digest.update(data)
+            size += len(data)
+            out.write(data)
+    return digest.hexdigest(), size
 
 
 def _read(place: Path, file: LockedFile, out: Callable[[bytes], None]) -> None:

@@ -102,7 +102,7 @@ def resolve(
     sources, build_problems = _own_sources(scanned, chosen, facts, settings=settings, store=store, stages=stages)
     if compiling is not None:
         compiling.begin(interpreter, list(sources.values()))
-    fetched, packages = elsewhere.Wheels({}), elsewhere.NO_PACKAGES
+    fetched, packages = elsewhere.Wheels({}), elsewhere.Packages(described=snapshot.conda)
     if away:
         packages = _packages(chosen, snapshot, settings, stages)
         sources |= packages.distributions
@@ -133,11 +133,13 @@ def resolve(
         replica = elsewhere.replica_of(snapshot, chosen, fetched.layers, base.interpreter, packages)
     if away:
         chosen = elsewhere.with_kit(chosen, replica)
+    layers = (base.layer, *kept, *([native.source] if native.source else []))
+    records = _records(replica, layers, store)
     return Resolved(
         snapshot=snapshot,
         replica=replica,
         plan=chosen,
-        layers=(base.layer, *kept, *([native.source] if native.source else [])),
+        layers=(*layers, *records),
         needs=highest(native.needs, fetched.needs),
         loads=native.loads,
         problems=(*chosen.problems, *build_problems, *base.problems, *packages.problems, *native.problems, *cleaned),
@@ -156,6 +158,16 @@ def _packages(chosen: Plan, snapshot: Snapshot, settings: Settings, stages: Stag
     from likewise.conda_elsewhere import fetch_packages  # few launches need what that imports
 
     return fetch_packages(chosen, snapshot, settings=settings, stages=stages)
+
+
+def _records(replica: Snapshot, layers: Sequence[LayerSource], store: LocalStore) -> tuple[LayerSource, ...]:
+    """The layer with conda's records, where nodes get anything of conda."""
+    if not replica.conda:
+        return ()
+    from likewise.conda_meta import records_layer  # few launches need what that imports
+
+    made = records_layer(replica.conda, layers, replica.interpreter.python, store)
+    return (made,) if made else ()
 
 
 def _here(layers: Iterable[LayerSource], later: Collection[Digest]) -> list[LayerSource]:

@@ -188,7 +188,8 @@ def test_no_file_of_a_host_names_the_clients_folders(
     """Neither the original prefix, nor the package cache, nor a placeholder is left in the replica."""
     for host in hosts:
         assert left(host, there(launched), str(user.folder.parent)) == []
-        assert left(host, there(launched), "/opt/testbed_build_prefix") == []
+        names = left(host, there(launched), "/opt/testbed_build_prefix")
+        assert [name for name in names if "/conda-meta/" not in name] == []  # whoever moves a prefix needs to know
 
 
 def test_no_host_has_the_channels_token(launched: SimpleNamespace, hosts: Testbed, user: CondaPrefix) -> None:
@@ -197,6 +198,13 @@ def test_no_host_has_the_channels_token(launched: SimpleNamespace, hosts: Testbe
     folders = [host.root / name for host in hosts for name in ("tmp", "root", "home", "var/tmp", "var/log", "run")]
     assert words_beneath(*folders, user.folder.parent / "cache") == {}
     assert words_said(launched.stderr + launched.seen["said"]) == set()
+
+
+def test_every_host_has_records(launched: SimpleNamespace, hosts: Testbed, user: CondaPrefix) -> None:
+    """Of the packages that the user has, and a history, in the prefix that started while it grew."""
+    own = {path.name for path in (user.folder / "conda-meta").glob("*.json")}
+    for host in hosts:
+        assert set(host.run(f"ls {there(launched)}/conda-meta").split()) == {*own, "history"}
 
 
 def left(host: Host, prefix: str, words: str) -> list[str]:

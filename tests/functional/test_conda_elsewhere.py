@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -164,6 +165,21 @@ def test_the_kit_has_what_python_needs(launched: Launched) -> None:
     assert not kit & {"numpy", "conda:r-base", "conda:geodata"}
 
 
+def test_the_node_has_records_of_what_was_planned(launched: Launched) -> None:
+    """py-rattler reads them; they name the channel without its token."""
+    import rattler
+
+    found = [rattler.PrefixRecord.from_path(path) for path in (launched.prefix / "conda-meta").glob("*.json")]
+    planned = {(one.name, one.version, one.build) for one in launched.plan.conda if one.file}
+    assert {(one.name.normalized, str(one.version), str(one.build)) for one in found} == planned
+    assert len(found) == len(planned)
+    assert all(one.url.startswith(f"{launched.server.plain_url}/") for one in found)
+    files = {path: one.name.normalized for one in found for path in map(str, one.files)}
+    assert (files["bin/Rscript"], files["bin/greet-loudly"]) == ("r-base", "greeter")
+    assert "bin/greet" not in files  # pip's
+    assert [path for path in files if not os.path.lexists(launched.prefix / path)] == []
+
+
 def test_a_link_script_is_named(launched: Launched) -> None:
     """Nobody runs it."""
     codes = {(one.code, one.subject) for one in launched.prepared.problems}
@@ -264,4 +280,6 @@ def test_a_prefix_for_another_processor(
         assert refs["greeter"].version == "2.0"
         assert all(refs[name].bytecode for name in ("cpython", "numpy", "sample"))
         assert manifest.variables["R_HOME"] == "@prefix@/lib/R"
+        asked = {one.name for one in prepared.replica.conda if one.requested}
+        assert {"numpy", "r-base"} <= asked <= set(SPECS)
         assert prepared.drift() == ()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import dask
@@ -14,8 +15,11 @@ import msgspec
 import pytest
 
 from likewise import sync
+from likewise.model.conda import CondaPackage
 from likewise.prepared import Prepared
+from likewise.sync import PlanOptions
 from support.conda_channel import CondaChannel, CondaPrefix
+from support.indexes import offer, serve_index
 from support.masking import masked
 from support.prefixes import clean_environ
 
@@ -132,10 +136,54 @@ print(json.dumps({"said": said, "prefix": sys.prefix, "places": places, "R_HOME"
 
 
 def test_nothing_names_the_original(replica: Replica) -> None:
-    """No file of the replica has the client's prefix, its package cache or a placeholder in it."""
+    """No file of the replica has the client's prefix, its package cache or a placeholder in it.
+
+    Records name placeholders: whoever moves the prefix has to know them.
+    """
     for words in (str(replica.user.folder), str(replica.user.cache), "/opt/testbed_build_prefix"):
-        found = subprocess.run(["grep", "-rlsF", words, replica.prefix], capture_output=True, text=True, check=False)
-        assert found.stdout == ""
+        records = ["--exclude-dir=conda-meta"] if words.startswith("/opt") else []
+        command = ["grep", "-rlsF", *records, words, replica.prefix]
+        assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == ""
+
+
+def test_it_has_records_of_the_same_packages(replica: Replica) -> None:
+    """py-rattler reads the list there that it reads on the client, and every file that a record names is there."""
+    import rattler
+
+    def records(prefix: Path) -> dict[tuple[str, str, str], rattler.PrefixRecord]:
+        found = [rattler.PrefixRecord.from_path(path) for path in (prefix / "conda-meta").glob("*.json")]
+        return {(one.name.normalized, str(one.version), str(one.build)): one for one in found}
+
+    own, there = records(replica.user.folder), records(replica.prefix)
+    assert sorted(there) == sorted(own)
+    for name, one in there.items():
+        named = {str(path) for path in one.files}
+        assert [path for path in named if not os.path.lexists(replica.prefix / path)] == []
+        assert {path for path in map(str, own[name].files) if path not in named and is_shipped(path)} == set()
+        assert (one.sha256, one.md5, one.subdir) == (own[name].sha256, own[name].md5, own[name].subdir)
+
+
+def is_shipped(path: str) -> bool:
+    """Whether an installer's file is one of a layer of conda's; pip has replaced greeter."""
+    pips = path == "bin/greet" or "/greeter" in path
+    return not written_by_installers(path) and not path.endswith(".pyc") and not pips
+
+
+def test_likewise_sees_the_same_packages_on_the_node(replica: Replica, tmp_path: Path) -> None:
+    """A client there would ship the very same layers."""
+    environ = clean_environ(LIKEWISE_CACHE=str(tmp_path / "cache"), HOME=str(tmp_path))
+    argv = replica.argv("-m", "likewise", "scan", "--json")
+    done = subprocess.run(argv, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert (seen["interpreter"]["kind"], seen["interpreter"]["prefix"]) == ("conda", str(replica.prefix))
+    there = {one["name"]: one for one in seen["conda"]}
+    assert list(there) == [one.name for one in replica.prepared.snapshot.conda]
+    for one in replica.prepared.snapshot.conda:
+        now = msgspec.convert(there[one.name], CondaPackage)
+        assert (now.modified, now.missing) == ((), ()), one.name
+        for what in ("version", "build", "subdir", "sha256", "requested", "requires", "content"):
+            assert getattr(now, what) == getattr(one, what), (one.name, what)
 
 
 def test_a_second_launch_is_of_the_same_environment(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,3 +205,20 @@ def test_the_channels_archives_give_the_same_layers(replica: Replica, conda_chan
     assert len(packages) > 20
     for package in packages:
         assert layer_of_archive(conda_channel.archive(package.name)).digest == package.content, package.name
+
+
+def test_what_is_for_the_cluster_alone_takes_nothing_away(
+    conda_prefix: CondaPrefix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a wheel that only nodes get, they have all of conda's packages and know who waits for which of them."""
+    offer(tmp_path / "wheels", "beside", "1.0", files={"beside.py": b""})
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("LIKEWISE_CACHE", str(tmp_path / "client"))
+    with serve_index(tmp_path / "wheels") as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        with closing(sync.prepare(PlanOptions(extras=("beside",)), python=str(conda_prefix.python))) as prepared:
+            assert prepared.replica.conda == prepared.snapshot.conda
+            refs = {ref.name: ref for ref in prepared.manifest.layers}
+            assert {"beside", "conda:r-base", "conda:(records)"} <= refs.keys()
+            assert refs["conda:(records)"].files == len(prepared.snapshot.conda) + 1

@@ -76,6 +76,16 @@ def objection(extra: Contents, missed: Missed = NOTHING) -> str:
     return change.why_new_workers
 
 
+def test_records_of_conda_are_no_change() -> None:
+    """They follow from the packages, and no process runs on them: what is added can be adopted all the same."""
+    before, after = (part("conda:(records)", f"data/conda-meta/{n}", kind=LayerKind.RECORDS) for n in ("one", "two"))
+    two = part("two", "purelib/two.py")
+    assert not changes(*BASE, after, old=(*BASE, before))
+    assert not changes(*BASE, after) and not changes(*BASE, old=(*BASE, before))
+    found = changes(*BASE, two, after, old=(*BASE, before))
+    assert ([change.name for change in found.all], found.can_be_adopted) == (["two"], True)
+
+
 def test_nothing() -> None:
     """Equal manifests have no changes."""
     assert not changes(*BASE)

@@ -22,6 +22,7 @@ from likewise.cluster.verify import SCHEDULER, ask
 from likewise.errors import ClusterError, LikewiseError, LikewiseWarning, NodeError
 from likewise.events import Notice
 from likewise.model.change import Change, Changes, Loaded, Missed, SyncReport, classify, scheduler_changes
+from likewise.model.digest import Digest
 from likewise.model.layer import LayerKind
 from likewise.model.manifest import Manifest
 from likewise.node.adopt import DIGITS
@@ -353,7 +354,7 @@ class Update:
     def _shipped(self) -> dict[str, Any]:
         new = set(self._new.manifest.digests()) - set(self._old.manifest.digests())
         if not self._replaced:
-            new.discard(self._new.manifest.outline)  # only who starts in the new prefix needs it
+            new -= _for_prefixes(self._new.manifest)
         size = sum(self._new.form.size(digest) for digest in new)
         names = [ref.name for ref in self._new.manifest.layers if not new.isdisjoint((ref.digest, ref.bytecode))]
         return {"layers": tuple(dict.fromkeys(names)), "shipped_bytes": size}
@@ -367,6 +368,11 @@ class Update:
 
     def _notice(self, message: str, subject: str = "") -> None:
         self._cluster._reporter.report(Notice(message=message, subject=subject))
+
+
+def _for_prefixes(manifest: Manifest) -> set[Digest | None]:
+    """What only who starts in the new prefix needs: the outline, and conda's records."""
+    return {manifest.outline, *(ref.digest for ref in manifest.layers if ref.kind is LayerKind.RECORDS)}
 
 
 def _process(address: str, nanny: bool, node: str | None, answer: Any) -> Process:

@@ -1,6 +1,6 @@
-"""What conda's configuration says about channels: ``.condarc``, in all of its places (conda's documentation,
-"Searching for .condarc"), and mamba's ``.mambarc``. Later files count more; lists of default channels replace each
-other, mappings are joined.
+"""What conda's configuration says about channels and package caches: ``.condarc``, in all of its places (conda's
+documentation, "Searching for .condarc"), and mamba's ``.mambarc``. Later files count more; lists of default channels
+replace each other, mappings and package caches are joined.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class CondaConfig:
         Name, or the first part of one -> what it stands behind.
     auth : dict
         Channel -> how one signs in, and as whom (conda-auth's ``channel_settings``).
+    pkgs_dirs : list of str
+        Where packages are kept that were fetched; paths, the one that counts most first.
     """
 
     alias: str = ""
@@ -43,6 +45,7 @@ class CondaConfig:
     channels: list[str] = field(default_factory=list, repr=False)
     custom: dict[str, str] = field(default_factory=dict, repr=False)
     auth: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    pkgs_dirs: list[str] = field(default_factory=list)
 
 
 def read_conda_config(environ: Mapping[str, str], home: Path, problems: list[Problem]) -> CondaConfig:
@@ -89,6 +92,7 @@ def _join(found: CondaConfig, value: Mapping[str, Any], environ: Mapping[str, st
         found.alias = text(alias)
     found.default_channels = texts(value.get("default_channels", [])) or found.default_channels
     found.channels = texts(value.get("channels", [])) or found.channels
+    found.pkgs_dirs = [*texts(value.get("pkgs_dirs", [])), *found.pkgs_dirs]
     custom = value.get("custom_channels")
     if isinstance(custom, dict):
         found.custom |= {name: text(url) for name, url in custom.items() if isinstance(url, str)}

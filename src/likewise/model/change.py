@@ -286,7 +286,8 @@ def _needs_a_start(paths: Collection[str]) -> str:
 
 
 def _by_name(manifest: Manifest) -> dict[tuple[LayerKind, str], LayerRef]:
-    return {(ref.kind, ref.name): ref for ref in manifest.layers}
+    """Its layers; not conda's records, which tell of others, and no process runs on."""
+    return {(ref.kind, ref.name): ref for ref in manifest.layers if ref.kind is not LayerKind.RECORDS}
 
 
 def _same(one: LayerRef, other: LayerRef) -> bool:

@@ -15,8 +15,15 @@ LAYER_PREFIX = "conda:"
 RECORD_DAMAGED = "conda-record-damaged"
 """The code of the problem with a record that can't be read; its subject is the name of the record's file."""
 
-UNKNOWN_CHANNEL = ("", "<unknown>", "unknown", "<develop>", "dev_0")
+NO_CHANNEL = "<unknown>"
+UNKNOWN_CHANNEL = ("", NO_CHANNEL, "unknown", "<develop>", "dev_0")
 """What conda writes where a package came from no channel that it knows."""
+
+NO_PLACE = "unknown:///"
+"""Begins the URL of such a package in the records of nodes: rattler reads none without a URL."""
+
+RECORDS_LAYER = "conda:(records)"
+"""Name of the layer with the records of all packages; no package is called so."""
 
 
 class CondaPackage(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ class LayerKind(str, enum.Enum):
     BYTECODE = "bytecode"
     OUTLINE = "outline"
     CONDA = "conda"  # a conda package without a Python distribution
+    RECORDS = "records"  # what conda-meta says of all conda packages
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):

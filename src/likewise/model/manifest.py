@@ -40,8 +40,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     cache_tag : str
         ``cpython-311``.
     layers : tuple of LayerRef
-        The interpreter first, then distributions by name, then code roots and the native layer. Where two layers
-        own one path they hold the same content (the client's disk decided).
+        The interpreter first, then distributions by name, then code roots, the native layer and conda's records. Where
+        two layers own one path they hold the same content (the client's disk decided).
     before, after : tuple of str
         Names of the code layers on ``sys.path`` before the standard library, and after site-packages, in order.
     kit : tuple of str

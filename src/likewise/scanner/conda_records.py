@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from likewise.model import conda, origins
-from likewise.model.conda import RECORD_DAMAGED, UNKNOWN_CHANNEL, spec_name
+from likewise.model.conda import NO_PLACE, RECORD_DAMAGED, UNKNOWN_CHANNEL, spec_name
 from likewise.model.digest import Digest, digest_bytes, is_digest
 from likewise.model.origins import redact, redact_channel, redact_spec
 from likewise.model.snapshot import Problem, Severity
@@ -185,6 +185,7 @@ def _read(path: str, facts: bytes) -> Record:
     claims = tuple(_claims(said))
     folders = {_metadata_folder(claim.path) for claim in claims} - {""}
     specs = [*(said.requested_specs or ()), said.requested_spec or ""]
+    url = "" if (said.url or "").startswith(NO_PLACE) else said.url or ""
     return Record(
         facts=facts,
         name=said.name,
@@ -193,8 +194,8 @@ def _read(path: str, facts: bytes) -> Record:
         build_number=said.build_number,
         channel=_channel(said),
         subdir=said.subdir or "",
-        url=redact(said.url or ""),
-        private=redact(said.url or "") != (said.url or ""),
+        url=redact(url),
+        private=redact(url) != url,
         sha256=said.sha256 or "",
         md5=said.md5 or "",
         archive_size=said.size or 0,
@@ -231,7 +232,7 @@ def _claims(said: _Written) -> Iterator[Claim]:
         yield Claim(
             path=path,
             sha256=sha256 if is_digest(sha256) else "",
-            sha256_there=one.sha256_in_prefix or sha256,
+            sha256_there=one.sha256_in_prefix or ("" if one.prefix_placeholder else sha256),
             link=kind == "softlink",
             generated=kind in _GENERATED,
             placeholder=one.prefix_placeholder or "",
