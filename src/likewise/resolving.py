@@ -97,26 +97,24 @@ def resolve(
         python_there, chosen = _plan(snapshot, options, goal, settings, former)
         stage.summary = _plan_summary(chosen)
     away = python_there is not None
-    fetches = away or any(one.action is Action.FETCH for one in chosen.decisions)
+    wheels = any(one.action is Action.FETCH for one in chosen.decisions)
     facts = Facts(settings.facts, interpreter.base_prefix)  # of what lies outside the prefix
     sources, build_problems = _own_sources(scanned, chosen, facts, settings=settings, store=store, stages=stages)
     if compiling is not None:
         compiling.begin(interpreter, list(sources.values()))
-    fetched, packages = elsewhere.Wheels({}), elsewhere.NO_PACKAGES
-    if away:
-        packages = _packages(chosen, snapshot, settings, stages)
-        sources |= packages.distributions
-    if fetches:
+    fetched, packages = elsewhere.Wheels({}), _packages(chosen, scanned, settings, stages)
+    sources |= packages.distributions
+    if away or wheels:
         fetched = elsewhere.fetch(chosen, snapshot, settings=settings, stages=stages, leave=leave, beneath=packages)
-        if compiling is not None:
-            here = _here(fetched.layers.values(), fetched.later)
-            compiling.begin(interpreter, [*packages.distributions.values(), *here])
+    come = [*packages.distributions.values(), *_here(fetched.layers.values(), fetched.later)]
+    if compiling is not None and come:
+        compiling.begin(interpreter, come)
     sources |= fetched.layers
     base = packages.base or offered_base(python_there, interpreter, settings=settings, reporter=stages.reporter)
     with stages.stage("interpreter") as stage:
         base = base or own_base(interpreter, facts=facts, settings=settings, conda=scanned.base)
         kept, cleaned = clean_layers([sources[name] for name in sorted(sources)], work=settings.work)
-        kept = [*kept, *(packages.others if away else scanned.conda)]
+        kept = [*kept, *packages.others]
         native = examine(
             [base.layer, *kept],
             interpreter=base.interpreter,
@@ -129,7 +127,7 @@ def resolve(
         stage.summary = f"Python {base.interpreter.version}, {counted(outside, 'library file')} from outside"
     facts.save()
     replica = snapshot
-    if fetches:
+    if away or wheels:
         replica = elsewhere.replica_of(snapshot, chosen, fetched.layers, base.interpreter, packages)
     if away:
         chosen = elsewhere.with_kit(chosen, replica)
@@ -141,7 +139,7 @@ def resolve(
         needs=highest(native.needs, fetched.needs),
         loads=native.loads,
         problems=(*chosen.problems, *build_problems, *base.problems, *packages.problems, *native.problems, *cleaned),
-        variables=packages.variables if away else scanned.variables,
+        variables=packages.variables,
         compiles=base.compiles,
         leaves=leave,
         later=fetched.later,
@@ -149,10 +147,13 @@ def resolve(
     )
 
 
-def _packages(chosen: Plan, snapshot: Snapshot, settings: Settings, stages: Stages) -> elsewhere.Packages:
-    """What nodes of another platform get of conda."""
-    if not chosen.conda:
-        return elsewhere.NO_PACKAGES
+def _packages(chosen: Plan, scanned: Scanned, settings: Settings, stages: Stages) -> elsewhere.Packages:
+    """What nodes get of conda: of the client's own Python all that its prefix has, else what the plan says."""
+    snapshot = scanned.snapshot
+    is_own = elsewhere.is_beside(chosen, snapshot.interpreter)
+    own = elsewhere.Packages(others=scanned.conda, described=snapshot.conda, variables=scanned.variables)
+    if is_own or not chosen.conda:
+        return own if is_own else elsewhere.NO_PACKAGES
     from likewise.conda_elsewhere import fetch_packages  # few launches need what that imports
 
     return fetch_packages(chosen, snapshot, settings=settings, stages=stages)
