@@ -148,7 +148,8 @@ def _check_here(decisions: Iterable[Decision], snapshot: Snapshot) -> None:
 
 
 def is_beside(plan: Plan, interpreter: Interpreter) -> bool:
-    """Whether nodes run the client's own Python: then they get what there is of conda beneath it."""
+    """Whether nodes run the client's own Python: then they get what there is of conda beneath it, and the plan's conda
+    packages besides."""
     brings_python = any(one.name == PYTHON and one.action is not Action.DROP for one in plan.conda)
     return is_own(plan.target, interpreter) and not brings_python
 

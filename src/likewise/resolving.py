@@ -102,7 +102,7 @@ def resolve(
     sources, build_problems = _own_sources(scanned, chosen, facts, settings=settings, store=store, stages=stages)
     if compiling is not None:
         compiling.begin(interpreter, list(sources.values()))
-    fetched, packages = elsewhere.Wheels({}), _packages(chosen, scanned, settings, stages)
+    fetched, packages = elsewhere.Wheels({}), _packages(chosen, scanned, sources, settings, stages)
     sources |= packages.distributions
     if away or wheels:
         fetched = elsewhere.fetch(chosen, snapshot, settings=settings, stages=stages, leave=leave, beneath=packages)
@@ -127,7 +127,7 @@ def resolve(
         stage.summary = f"Python {base.interpreter.version}, {counted(outside, 'library file')} from outside"
     facts.save()
     replica = snapshot
-    if away or wheels:
+    if away or wheels or chosen.conda:
         replica = elsewhere.replica_of(snapshot, chosen, fetched.layers, base.interpreter, packages)
     if away:
         chosen = elsewhere.with_kit(chosen, replica)
@@ -147,16 +147,21 @@ def resolve(
     )
 
 
-def _packages(chosen: Plan, scanned: Scanned, settings: Settings, stages: Stages) -> elsewhere.Packages:
-    """What nodes get of conda: of the client's own Python all that its prefix has, else what the plan says."""
+def _packages(
+    chosen: Plan, scanned: Scanned, sources: Mapping[str, LayerSource], settings: Settings, stages: Stages
+) -> elsewhere.Packages:
+    """What nodes get of conda: of the client's own Python all that its prefix has, and what the plan adds to it."""
     snapshot = scanned.snapshot
     is_own = elsewhere.is_beside(chosen, snapshot.interpreter)
     own = elsewhere.Packages(others=scanned.conda, described=snapshot.conda, variables=scanned.variables)
-    if is_own or not chosen.conda:
+    if not chosen.conda:
         return own if is_own else elsewhere.NO_PACKAGES
-    from likewise.conda_elsewhere import fetch_packages  # few launches need what that imports
+    from likewise.conda_elsewhere import add_packages, fetch_packages  # few launches need what that imports
 
-    return fetch_packages(chosen, snapshot, settings=settings, stages=stages)
+    if not is_own:
+        return fetch_packages(chosen, snapshot, settings=settings, stages=stages)
+    beneath = [*sources.values(), *scanned.conda, *([scanned.base] if scanned.base else [])]
+    return add_packages(own, chosen, snapshot, beneath, settings=settings, stages=stages)
 
 
 def _here(layers: Iterable[LayerSource], later: Collection[Digest]) -> list[LayerSource]:
@@ -168,15 +173,17 @@ def _plan(
     snapshot: Snapshot, options: PlanOptions, goal: Target | Plan | None, settings: Settings, former: Former | None
 ) -> tuple[Choice | None, Plan]:
     """Which Python nodes of another platform get, None for those of the same, and what happens to each distribution."""
-    if goal is None and not options.extras and snapshot.interpreter.platform.os == "linux":
+    asked = options.extras or options.conda_extras
+    if goal is None and not asked and snapshot.interpreter.platform.os == "linux":
         return None, make_plan(snapshot, None, options)
     from likewise.planning import plan_for, plan_here, plan_towards, target_for  # few launches need what that imports
 
     earlier = former[1] if former is not None else None
     known = earlier if former is not None and former[0] == snapshot else None
+    nodes = goal if isinstance(goal, Target) else None
     goal = goal or target_for(snapshot.interpreter)
     if not elsewhere.is_elsewhere(goal, snapshot.interpreter):
-        return None, known or plan_here(snapshot, options, settings=settings, former=earlier)
+        return None, known or plan_here(snapshot, options, settings=settings, nodes=nodes, former=earlier)
     if goal.conda if isinstance(goal, Plan) else snapshot.conda:  # then Python is one of conda's packages
         if known is None:
             made = goal if isinstance(goal, Plan) else plan_towards(snapshot, goal, options, settings=settings)
