@@ -82,7 +82,7 @@ class Asking:
         with concealing(self._indexes):
             plan = settle(self._made(make), self._indexes)
         if since := self._resolver.since:
-            return msgspec.structs.replace(plan, problems=(*plan.problems, _remembered(since)))
+            return msgspec.structs.replace(plan, problems=(*plan.problems, remembered(since)))
         failed = any(one.severity is Severity.ERROR or one.code == FAILED for one in plan.problems)
         if self._settings.remember and not failed and not os.environ.get("UV_OFFLINE"):
             self._resolver.keep()
@@ -131,7 +131,8 @@ class Asking:
         )
 
 
-def _remembered(since: float) -> Problem:
+def remembered(since: float, whom: str = "indexes") -> Problem:
+    """The note that nobody was asked since then (seconds since the epoch)."""
     when = datetime.fromtimestamp(since, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     message = f"They were asked at {when}, and what they said is remembered. --refresh asks them anew."
-    return Problem(code="plan-remembered", subject="indexes", message=message, severity=Severity.NOTE)
+    return Problem(code="plan-remembered", subject=whom, message=message, severity=Severity.NOTE)

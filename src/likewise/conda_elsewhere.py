@@ -1,4 +1,6 @@
-"""What nodes of another platform get of conda: packages from their channels, which are made into layers here.
+"""What nodes get of conda beyond a copy: packages from their channels, which are made into layers here.
+
+Nodes of another platform get all of them so, nodes like the client what the cluster alone is to have.
 
 What a wheel holds can be told from a small part of it. A conda package's list of files lacks modes and the targets of
 links, so the client brings them all here, once, and keeps them: from a package cache that conda or another program has
@@ -18,8 +20,11 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+import msgspec
 
 from likewise.elsewhere import Packages
 from likewise.errors import FetchError, LayerError, PlanError
@@ -31,11 +36,12 @@ from likewise.model.conda import LAYER_PREFIX, CondaPackage
 from likewise.model.conda_identity import PYTHON
 from likewise.model.identity import entry_points, is_generated
 from likewise.model.layer import LayerKind, LayerSource, SourceFile, layer_source
-from likewise.model.manifest import PREFIX_MARK
+from likewise.model.manifest import PREFIX_MARK, prefix_path
 from likewise.model.placeholders import with_prefix
 from likewise.model.plan import Action, CondaDecision, LockedFile, Plan
 from likewise.model.snapshot import PrefixKind, Problem, Severity, Snapshot, described_interpreter
 from likewise.nodes_python import Base
+from likewise.planner.conda_additions import stays
 from likewise.resolution.rattler import Downloads
 from likewise.scanner.conda_activate import SCRIPTS, VARIABLES, activation
 from likewise.settings import Settings
@@ -67,6 +73,78 @@ def fetch_packages(plan: Plan, snapshot: Snapshot, *, settings: Settings, stages
     UnsupportedError
         py-rattler is not installed.
     """
+    decisions, layers = _brought(plan, snapshot, settings, stages)
+    if PYTHON not in layers or layers[PYTHON].kind is not LayerKind.INTERPRETER:
+        raise PlanError("Python is not among the plan's conda packages.", todo="Plan for a prefix that has it.")
+    found = _sorted(layers, decisions, _above(plan))
+    variables, problems = activated(layers.values(), settings.work)
+    return Packages(
+        base=_base(plan, snapshot, layers[PYTHON]),
+        distributions=found.distributions,
+        others=found.others,
+        described=found.described,
+        variables=variables,
+        problems=(*problems, *_link_scripts(layers)),
+    )
+
+
+def add_packages(
+    own: Packages,
+    plan: Plan,
+    snapshot: Snapshot,
+    there: Sequence[LayerSource],
+    *,
+    settings: Settings,
+    stages: Stages,
+) -> Packages:
+    """What nodes like the client get of conda with the packages that `plan` adds. All that is there stays as it is.
+
+    Of a package whose distribution is there come no modules, and no file comes to a path that is taken.
+
+    Parameters
+    ----------
+    own : Packages
+        Without them.
+    plan : Plan
+    snapshot : Snapshot
+        The client.
+    there : sequence of LayerSource
+        All layers of its prefix.
+    settings : Settings
+    stages : Stages
+
+    Raises
+    ------
+    FetchError, LayerError
+        Some can't be had, or are others than were planned.
+    UnsupportedError
+        py-rattler is not installed.
+    """
+    decisions, layers = _brought(plan, snapshot, settings, stages)
+    python = snapshot.interpreter.python
+    found = _sorted(layers, decisions, _above(plan), room=Room(there, python))
+    variables, problems = activated(layers.values(), settings.work, beneath=there, before=own.variables)
+    variables = {name: value for name, value in variables.items() if snapshot.interpreter.prefix not in value}
+    told = {(one.subject, one.message) for one in plan.problems}
+    staying = [stays(plan, snapshot, name, owner) for name, layer in sorted(layers.items()) if (owner := _owner(layer))]
+    return Packages(
+        distributions=found.distributions,
+        others=(*own.others, *found.others),
+        described=(*own.described, *found.described),
+        variables=variables,
+        problems=(
+            *problems,
+            *_link_scripts(layers),
+            *(one for one in staying if one is not None and (one.subject, one.message) not in told),
+            *(_crowded(one) for one in found.described if one.missing),
+        ),
+    )
+
+
+def _brought(
+    plan: Plan, snapshot: Snapshot, settings: Settings, stages: Stages
+) -> tuple[dict[str, CondaDecision], dict[str, LayerSource]]:
+    """The conda packages of a plan, and the layer that each is, by name."""
     decisions = {one.name: one for one in plan.conda if one.action is not Action.DROP}
     files = {name: _file(one) for name, one in decisions.items()}
     channels = find_channels(
@@ -81,8 +159,12 @@ def fetch_packages(plan: Plan, snapshot: Snapshot, *, settings: Settings, stages
         fetching = _Fetching(channels, caches, stage)
         got = package_layers(files.values(), fetch=fetching.fetch, work=settings.work, progress=fetching.done)
         fetching.finish()
-    above = {one.name for one in plan.decisions if one.action is not Action.DROP}
-    return _sorted(plan, snapshot, {name: got[files[name].sha256] for name in files}, decisions, above, settings.work)
+    return decisions, {name: got[file.sha256] for name, file in files.items()}
+
+
+def _above(plan: Plan) -> set[str]:
+    """The distributions that do not come from the plan's conda packages."""
+    return {one.name for one in plan.decisions if one.action is not Action.DROP}
 
 
 def _file(one: CondaDecision) -> LockedFile:
@@ -91,38 +173,83 @@ def _file(one: CondaDecision) -> LockedFile:
     return one.file
 
 
+class Room:
+    """Where there is room for files beside the layers `there`: at paths that none of them has.
+
+    Parameters
+    ----------
+    there : sequence of LayerSource
+    python : str
+        ``python3.11``.
+    """
+
+    def __init__(self, there: Sequence[LayerSource], python: str) -> None:
+        self._python = python
+        self._taken = {self._path(file) for layer in there for file in layer.files}
+        distributions = (layer for layer in there if layer.kind is LayerKind.DISTRIBUTION)
+        self._taken |= {
+            f"bin/{name}" for layer in distributions for file in layer.files for name in _entry_points(file)
+        }
+
+    def fit(self, layer: LayerSource) -> tuple[LayerSource, tuple[str, ...]]:
+        """What of a layer comes to paths that nobody has, and the other paths in the prefix. They are taken then."""
+        left = [file for file in layer.files if self._path(file) not in self._taken]
+        out = tuple(path for file in layer.files if (path := self._path(file)) in self._taken)
+        self._taken.update(map(self._path, left))
+        return (layer_source(layer.kind, layer.name, layer.version, left) if out else layer), out
+
+    def _path(self, file: SourceFile) -> str:
+        return prefix_path(file.entry.path, self._python)
+
+
+class _Sorted(NamedTuple):
+    """Layers of conda packages: distributions by their names, all others, and every package as it will be found."""
+
+    distributions: dict[str, LayerSource]
+    others: tuple[LayerSource, ...]
+    described: tuple[CondaPackage, ...]
+
+
 def _sorted(
-    plan: Plan,
-    snapshot: Snapshot,
     layers: Mapping[str, LayerSource],
     decisions: Mapping[str, CondaDecision],
     above: set[str],
-    work: Path,
-) -> Packages:
-    if PYTHON not in layers or layers[PYTHON].kind is not LayerKind.INTERPRETER:
-        raise PlanError("Python is not among the plan's conda packages.", todo="Plan for a prefix that has it.")
+    *,
+    room: Room | None = None,
+) -> _Sorted:
+    """Those of `layers` (by package) that are shipped; of what others have replaced (`above`) what is no module."""
     distributions: dict[str, LayerSource] = {}
     others: list[LayerSource] = []
     requested = {one.name: one.requested for one in snapshot.conda}
     described: list[CondaPackage] = []
     for name, layer in sorted(layers.items()):
-        owner = layer.name if layer.kind is LayerKind.DISTRIBUTION else ""
+        owner = _owner(layer)
         replaced = "pip" if owner in above else ""
         shipped = beneath(layer, name) if replaced else layer
+        out: tuple[str, ...] = ()
+        if room is not None and shipped is not None:
+            shipped, out = room.fit(shipped)
         if shipped is not None and shipped.kind is LayerKind.DISTRIBUTION:
             distributions[shipped.name] = shipped
         elif shipped is not None and shipped.kind is LayerKind.CONDA and shipped.files:
             others.append(shipped)
         distribution = (owner,) if owner else ()
-        described.append(_described(decisions[name], shipped, distribution, replaced, requested.get(name, ())))
-    variables, problems = activated(layers.values(), work)
-    return Packages(
-        base=_base(plan, snapshot, layers[PYTHON]),
-        distributions=distributions,
-        others=tuple(others),
-        described=tuple(described),
-        variables=variables,
-        problems=(*problems, *_link_scripts(layers)),
+        one = _described(decisions[name], shipped, distribution, replaced, requested.get(name, ()))
+        described.append(msgspec.structs.replace(one, missing=out))
+    return _Sorted(distributions, tuple(others), tuple(described))
+
+
+def _owner(layer: LayerSource) -> str:
+    """The distribution that a package brings, "" where it brings none."""
+    return layer.name if layer.kind is LayerKind.DISTRIBUTION else ""
+
+
+def _crowded(one: CondaPackage) -> Problem:
+    some = ", ".join(one.missing[:3]) + (", …" if len(one.missing) > 3 else "")
+    return Problem(
+        code="path-taken",
+        subject=one.name,
+        message=f"{one.name} has files at paths that are taken ({some}); what is there stays.",
     )
 
 
@@ -332,17 +459,25 @@ def _read(place: Path, file: LockedFile, out: Callable[[bytes], None]) -> None:
 # ---- activation
 
 
-def activated(layers: Iterable[LayerSource], work: Path) -> tuple[dict[str, str], tuple[Problem, ...]]:
+def activated(
+    layers: Iterable[LayerSource],
+    work: Path,
+    *,
+    beneath: Iterable[LayerSource] = (),
+    before: Mapping[str, str] | None = None,
+) -> tuple[dict[str, str], tuple[Problem, ...]]:
     """What activating a prefix with these packages would set; see `likewise.scanner.conda_activate`.
 
     Scripts ask whether files and folders of the prefix exist, so there is one for them, made of links, while they run.
+    Where other layers are `beneath`, what activating these sets is known: `before`.
     """
-    files = {
-        file.entry.path.partition("/")[2]: file for layer in layers for file in layer.files if _in_root(file.entry.path)
-    }
+    before = {"CONDA_PREFIX": PREFIX_MARK} if before is None else before
+    files = {path: file for layer in layers for file in layer.files if (path := _in_root(file.entry.path))}
     told = [path for path in files if path.startswith((SCRIPTS, VARIABLES))]
     if not told:
-        return {"CONDA_PREFIX": PREFIX_MARK}, ()
+        return dict(before), ()
+    there = ((path, file) for layer in beneath for file in layer.files if (path := _in_root(file.entry.path)))
+    files = {path: file for path, file in there if not path.startswith((SCRIPTS, VARIABLES))} | files
     work.mkdir(parents=True, exist_ok=True)
     folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="activating-", dir=work)))
     prefix = str(folder)
@@ -355,7 +490,7 @@ def activated(layers: Iterable[LayerSource], work: Path) -> tuple[dict[str, str]
             else:
                 with suppress(OSError):  # a client that can't make links, or tell names apart
                     place.symlink_to(file.entry.link or file.path)
-        variables, problems = activation(prefix, {f"{prefix}/{path}" for path in told})
+        variables, problems = activation(prefix, {f"{prefix}/{path}" for path in told}, before=before)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     own = os.path.realpath(work)  # a script that has followed a link
@@ -385,8 +520,9 @@ def _place(folder: Path, path: str) -> Path:
     return place
 
 
-def _in_root(path: str) -> bool:
-    return path.startswith("data/")
+def _in_root(path: str) -> str:
+    """Where the file at a layer path lies in a conda prefix, if that is not its site directory; else ""."""
+    return path.removeprefix("data/") if path.startswith("data/") else ""
 
 
 def _written(file: SourceFile, prefix: str) -> bytes:

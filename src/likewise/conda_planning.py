@@ -64,20 +64,9 @@ def plan_packages(
         python=snapshot.interpreter.executable if reading.here else sys.executable,
         secrets=reading.conda.secrets if reading.conda else {},
     )
-    if not where.names:
-        raise UsageError(
-            "Nothing says which conda channels these packages come from.", todo="Name them: --channel conda-forge."
-        )
+    check_named(where)
     packages = [_anywhere(one) for one in snapshot.conda] if channels else snapshot.conda
-    solver = RattlerSolver(
-        where.names,
-        subdir_of(target.platform),
-        virtual_packages(target),
-        cache=settings.work / "conda",
-        authorization=where.authorization if where.headers else None,
-        mirrors=where.reveal(),
-        exclude_newer=_time(exclude_newer),
-    )
+    solver = solver_for(target, where, virtual_packages(target), settings=settings, exclude_newer=exclude_newer)
     planned = plan_conda(
         packages,
         target,
@@ -88,6 +77,40 @@ def plan_packages(
         versions={d.name: d.version for d in snapshot.distributions if d.origin.kind is OriginKind.CONDA},
     )
     return planned, where
+
+
+def check_named(where: Channels) -> None:
+    """Make sure that there is a channel to ask.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not where.names:
+        raise UsageError(
+            "Nothing says which conda channels these packages come from.", todo="Name them: --channel conda-forge."
+        )
+
+
+def solver_for(
+    target: Target, where: Channels, virtual: Sequence[str], *, settings: Settings, exclude_newer: str
+) -> RattlerSolver:
+    """Who knows these channels, for machines with these virtual packages.
+
+    Raises
+    ------
+    UnsupportedError, UsageError
+        See `likewise.resolution.rattler.RattlerSolver`; `exclude_newer` is no date.
+    """
+    return RattlerSolver(
+        where.names,
+        subdir_of(target.platform),
+        virtual,
+        cache=settings.work / "conda",
+        authorization=where.authorization if where.headers else None,
+        mirrors=where.reveal(),
+        exclude_newer=_time(exclude_newer),
+    )
 
 
 def _own_channels(reading: Reading) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ import msgspec
 from likewise.errors import FetchError, LayerError, PlanError, UnsupportedError
 from likewise.layers.fetched import claim_layers, fetch_layers, kept_layers
 from likewise.model.conda import CondaPackage
+from likewise.model.conda_identity import PYTHON
 from likewise.model.digest import Digest
 from likewise.model.layer import LayerSource
 from likewise.model.offer import Offer
@@ -100,6 +101,8 @@ def settle(plan: Plan, snapshot: Snapshot) -> Plan:
     _check_here(kept, snapshot)
     _check_conda(plan.conda, snapshot)
     there = {one.name for one in kept if one.action is not Action.DROP} | _brought(plan.conda)
+    if is_beside(plan, snapshot.interpreter):
+        there.update(one.layer for one in snapshot.conda)
     if missing := sorted({*plan.kit, "distributed"} - there):
         raise PlanError(
             f"The plan lacks what every node needs to join a cluster: {', '.join(missing)}.",
@@ -144,6 +147,13 @@ def _check_here(decisions: Iterable[Decision], snapshot: Snapshot) -> None:
         )
 
 
+def is_beside(plan: Plan, interpreter: Interpreter) -> bool:
+    """Whether nodes run the client's own Python: then they get what there is of conda beneath it, and the plan's conda
+    packages besides."""
+    brings_python = any(one.name == PYTHON and one.action is not Action.DROP for one in plan.conda)
+    return is_own(plan.target, interpreter) and not brings_python
+
+
 def _brought(packages: Iterable[CondaDecision]) -> set[str]:
     """The distributions that conda packages bring."""
     return {name for one in packages if one.action is not Action.DROP for name in one.distributions}
@@ -170,12 +180,12 @@ def _check_conda(packages: Iterable[CondaDecision], snapshot: Snapshot) -> None:
 
 @dataclass(frozen=True)
 class Packages:
-    """The conda packages of nodes; none where everything is a wheel. `likewise.conda_elsewhere` makes it.
+    """The conda packages of nodes, but for those of the client's own that are distributions, or its Python.
 
     Attributes
     ----------
     base : Base or None
-        Their Python.
+        Their Python; None where it is not one of them, or the client's own.
     distributions : dict of str to LayerSource
         Those that are Python distributions, by the distribution's name.
     others : tuple of LayerSource

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from likewise.asking import Asking, own_indexes
 from likewise.elsewhere import is_elsewhere
-from likewise.errors import LikewiseError, PlanError, UnsupportedError
+from likewise.errors import LikewiseError, PlanError, UsageError
 from likewise.formats.read import Pins, Reading, agrees, pins_for, read, read_listing
 from likewise.formats.requirements import FORM
 from likewise.formats.text import read_text
@@ -101,7 +101,7 @@ def plan_towards(
     goal = target if isinstance(target, Target) else target_for(snapshot.interpreter, target or "")
     how: dict[str, Any] = {"settings": settings, "exclude_newer": exclude_newer, "refresh": refresh}
     if here and not fetched and not is_elsewhere(goal, snapshot.interpreter):
-        return plan_here(snapshot, options, target=goal if target else None, **how)
+        return plan_here(snapshot, options, target=goal if target else None, channels=channels, **how)
     if snapshot.conda:
         return _plan_with_conda(found, goal, options, here=here and not fetched, channels=channels, **how)
     # What is all fetched is for other tools, which bring a Python of their own.
@@ -208,7 +208,7 @@ def plan_for(
     PlanError, UsageError, UnsupportedError
     """
     if options.conda_extras:
-        raise UnsupportedError(
+        raise UsageError(
             f"Conda packages for the cluster alone ({', '.join(options.conda_extras)}) go with a Python of conda's, "
             "and the client's is none.",
             todo="Leave them out, or start from a conda prefix.",
@@ -259,12 +259,15 @@ def plan_here(
     *,
     settings: Settings,
     target: Target | None = None,
+    nodes: Target | None = None,
     folder: Path | None = None,
+    channels: Sequence[str] = (),
     exclude_newer: str = "",
     refresh: bool = False,
     former: Plan | None = None,
 ) -> Plan:
-    """The plan for nodes like the client. Indexes are asked about extras that are not installed, and nothing else.
+    """The plan for nodes like the client. Indexes and channels are asked about extras that are not installed, and about
+    nothing else.
 
     Parameters
     ----------
@@ -273,6 +276,10 @@ def plan_here(
     settings : Settings
     target : Target, optional
         As in `likewise.planner.plans.make_plan`.
+    nodes : Target, optional
+        The nodes, where somebody has said what they are: which CUDA they have. Default: `target`.
+    channels
+        As in `plan_towards`.
     folder, exclude_newer, refresh, former
         As in `plan_for`.
 
@@ -280,16 +287,43 @@ def plan_here(
     ------
     PlanError, UsageError, UnsupportedError
     """
-    goal = target or Target(platform=snapshot.interpreter.platform, python=snapshot.interpreter.version)
+    goal = target or _own_target(snapshot)
+    how: dict[str, Any] = {"settings": settings, "exclude_newer": exclude_newer, "refresh": refresh, "former": former}
+    if options.conda_extras:
+        from likewise.conda_extras import choose_packages  # few launches need what that imports
+
+        extras, nodes = options.conda_extras, nodes or target
+        chosen = choose_packages(snapshot, goal, extras, nodes=nodes, channels=channels, **how)
+        others = msgspec.structs.replace(options, conda_extras=())
+        plan = _plan_own(snapshot, others, target, folder, chosen.needed(snapshot), **how)
+        plan = chosen.added(plan, snapshot)
+        refuse(plan, options, ())
+        return plan
+    return _plan_own(snapshot, options, target, folder, {}, **how)
+
+
+def _plan_own(
+    snapshot: Snapshot,
+    options: PlanOptions,
+    target: Target | None,
+    folder: Path | None,
+    needed: Mapping[str, tuple[str, ...]],
+    **how: Any,
+) -> Plan:
+    """The same without conda packages but the client's own; those that are added have `needed` of its distributions."""
+    goal = target or _own_target(snapshot)
     if not asks_for_more(snapshot, goal, options):
-        return make_plan(snapshot, target, options)
+        return make_plan(snapshot, target, options, needed=needed)
     indexes = own_indexes(folder=folder or Path.cwd(), python=snapshot.interpreter.executable)
     _check_withheld((canonicalize_name(one.name) for one in extras_on(goal, options)), indexes, goal)
-    how: dict[str, Any] = {"exclude_newer": exclude_newer, "refresh": refresh, "former": former}
-    asking = Asking(indexes, goal, settings=settings, **how)
-    plan = asking.plan(lambda resolver: make_plan(snapshot, target, options, resolver))
+    asking = Asking(indexes, goal, **how)
+    plan = asking.plan(lambda resolver: make_plan(snapshot, target, options, resolver, needed=needed))
     _check_withheld((one.name for one in plan.decisions if one.new), indexes, goal)
     return plan
+
+
+def _own_target(snapshot: Snapshot) -> Target:
+    return Target(platform=snapshot.interpreter.platform, python=snapshot.interpreter.version)
 
 
 def _check_withheld(names: Iterable[str], indexes: Indexes, target: Target) -> None:

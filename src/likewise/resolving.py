@@ -97,26 +97,24 @@ def resolve(
         python_there, chosen = _plan(snapshot, options, goal, settings, former)
         stage.summary = _plan_summary(chosen)
     away = python_there is not None
-    fetches = away or any(one.action is Action.FETCH for one in chosen.decisions)
+    wheels = any(one.action is Action.FETCH for one in chosen.decisions)
     facts = Facts(settings.facts, interpreter.base_prefix)  # of what lies outside the prefix
     sources, build_problems = _own_sources(scanned, chosen, facts, settings=settings, store=store, stages=stages)
     if compiling is not None:
         compiling.begin(interpreter, list(sources.values()))
-    fetched, packages = elsewhere.Wheels({}), elsewhere.Packages(described=snapshot.conda)
-    if away:
-        packages = _packages(chosen, snapshot, settings, stages)
-        sources |= packages.distributions
-    if fetches:
+    fetched, packages = elsewhere.Wheels({}), _packages(chosen, scanned, sources, settings, stages)
+    sources |= packages.distributions
+    if away or wheels:
         fetched = elsewhere.fetch(chosen, snapshot, settings=settings, stages=stages, leave=leave, beneath=packages)
-        if compiling is not None:
-            here = _here(fetched.layers.values(), fetched.later)
-            compiling.begin(interpreter, [*packages.distributions.values(), *here])
+    come = [*packages.distributions.values(), *_here(fetched.layers.values(), fetched.later)]
+    if compiling is not None and come:
+        compiling.begin(interpreter, come)
     sources |= fetched.layers
     base = packages.base or offered_base(python_there, interpreter, settings=settings, reporter=stages.reporter)
     with stages.stage("interpreter") as stage:
         base = base or own_base(interpreter, facts=facts, settings=settings, conda=scanned.base)
         kept, cleaned = clean_layers([sources[name] for name in sorted(sources)], work=settings.work)
-        kept = [*kept, *(packages.others if away else scanned.conda)]
+        kept = [*kept, *packages.others]
         native = examine(
             [base.layer, *kept],
             interpreter=base.interpreter,
@@ -129,7 +127,7 @@ def resolve(
         stage.summary = f"Python {base.interpreter.version}, {counted(outside, 'library file')} from outside"
     facts.save()
     replica = snapshot
-    if fetches:
+    if away or wheels or chosen.conda:
         replica = elsewhere.replica_of(snapshot, chosen, fetched.layers, base.interpreter, packages)
     if away:
         chosen = elsewhere.with_kit(chosen, replica)
@@ -143,7 +141,7 @@ def resolve(
         needs=highest(native.needs, fetched.needs),
         loads=native.loads,
         problems=(*chosen.problems, *build_problems, *base.problems, *packages.problems, *native.problems, *cleaned),
-        variables=packages.variables if away else scanned.variables,
+        variables=packages.variables,
         compiles=base.compiles,
         leaves=leave,
         later=fetched.later,
@@ -151,13 +149,21 @@ def resolve(
     )
 
 
-def _packages(chosen: Plan, snapshot: Snapshot, settings: Settings, stages: Stages) -> elsewhere.Packages:
-    """What nodes of another platform get of conda."""
+def _packages(
+    chosen: Plan, scanned: Scanned, sources: Mapping[str, LayerSource], settings: Settings, stages: Stages
+) -> elsewhere.Packages:
+    """What nodes get of conda: of the client's own Python all that its prefix has, and what the plan adds to it."""
+    snapshot = scanned.snapshot
+    is_own = elsewhere.is_beside(chosen, snapshot.interpreter)
+    own = elsewhere.Packages(others=scanned.conda, described=snapshot.conda, variables=scanned.variables)
     if not chosen.conda:
-        return elsewhere.NO_PACKAGES
-    from likewise.conda_elsewhere import fetch_packages  # few launches need what that imports
+        return own if is_own else elsewhere.NO_PACKAGES
+    from likewise.conda_elsewhere import add_packages, fetch_packages  # few launches need what that imports
 
-    return fetch_packages(chosen, snapshot, settings=settings, stages=stages)
+    if not is_own:
+        return fetch_packages(chosen, snapshot, settings=settings, stages=stages)
+    beneath = [*sources.values(), *scanned.conda, *([scanned.base] if scanned.base else [])]
+    return add_packages(own, chosen, snapshot, beneath, settings=settings, stages=stages)
 
 
 def _records(replica: Snapshot, layers: Sequence[LayerSource], store: LocalStore) -> tuple[LayerSource, ...]:
@@ -179,15 +185,17 @@ def _plan(
     snapshot: Snapshot, options: PlanOptions, goal: Target | Plan | None, settings: Settings, former: Former | None
 ) -> tuple[Choice | None, Plan]:
     """Which Python nodes of another platform get, None for those of the same, and what happens to each distribution."""
-    if goal is None and not options.extras and snapshot.interpreter.platform.os == "linux":
+    asked = options.extras or options.conda_extras
+    if goal is None and not asked and snapshot.interpreter.platform.os == "linux":
         return None, make_plan(snapshot, None, options)
     from likewise.planning import plan_for, plan_here, plan_towards, target_for  # few launches need what that imports
 
     earlier = former[1] if former is not None else None
     known = earlier if former is not None and former[0] == snapshot else None
+    nodes = goal if isinstance(goal, Target) else None
     goal = goal or target_for(snapshot.interpreter)
     if not elsewhere.is_elsewhere(goal, snapshot.interpreter):
-        return None, known or plan_here(snapshot, options, settings=settings, former=earlier)
+        return None, known or plan_here(snapshot, options, settings=settings, nodes=nodes, former=earlier)
     if goal.conda if isinstance(goal, Plan) else snapshot.conda:  # then Python is one of conda's packages
         if known is None:
             made = goal if isinstance(goal, Plan) else plan_towards(snapshot, goal, options, settings=settings)

@@ -118,7 +118,7 @@ def plan(
     exclude_newer : str
         Where an index is asked: a date or time (RFC 3339) after which nothing was uploaded. Default: no limit.
     channels : iterable of str, optional
-        For another platform: conda channels in place of those that the client's packages come from.
+        Conda channels in place of those that the client's packages come from, where any is asked.
     fetched : bool
         Whether everything has to come from an index, even for the client's own platform.
     refresh : bool
@@ -140,7 +140,7 @@ def plan(
     )
     check_request(target, exclude_newer)
     found = snapshot or scan(reporter=reporter)
-    if isinstance(found, Snapshot) and target is None and not fetched and not options.extras:
+    if isinstance(found, Snapshot) and target is None and not fetched and not (options.extras or options.conda_extras):
         return make_plan(found, None, options)
     from likewise import planning
 

@@ -53,9 +53,11 @@ ALLOWED = {
     "prepared": {"resolving", "packing", "supply", "forms", "node", *JOINED},
     "publishing": {"prepared", "resolving", "compiling", "packing", "supply", "forms", "node", *JOINED},
     "conda_planning": {"formats", "indexes", "resolution", *JOINED},
+    "conda_extras": {"asking", "conda_planning", "formats", "indexes", *JOINED},
     "asking": {"indexes", "resolution", *JOINED},
     "planning": {
         "asking",
+        "conda_extras",
         "conda_planning",
         "elsewhere",
         "versions",

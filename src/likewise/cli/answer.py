@@ -45,9 +45,11 @@ def describe(snapshot: Snapshot, plan: Plan, *, verbose: bool) -> Iterator[str]:
 
 
 def is_elsewhere(snapshot: Snapshot, plan: Plan) -> bool:
-    """Whether the plan is for another platform than the client's, so that more can happen than copying."""
+    """Whether more can happen than copying: the nodes are of another platform, or get what is not here."""
     here, there = snapshot.interpreter.platform, plan.target.platform
-    return (here.os, here.arch) != (there.os, there.arch) or any(d.action is Action.FETCH for d in plan.decisions)
+    return (here.os, here.arch) != (there.os, there.arch) or any(
+        d.action is Action.FETCH for d in (*plan.decisions, *plan.conda)
+    )
 
 
 def is_ordinary(decision: Decision, snapshot: Snapshot) -> bool:

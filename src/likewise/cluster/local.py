@@ -68,10 +68,10 @@ class Cluster(Replica, NodeCluster):
     package_sync_level : mapping of str to str, optional
         Distribution -> ``"exact"``, ``"minor"`` or ``"any"``: how far its version may move on another platform.
     package_sync_extras : list of str, optional
-        Requirements for the cluster alone; so far only where the nodes are of another platform.
+        Requirements (PEP 508) for the cluster alone: wheels beside what is installed here.
     package_sync_conda_extras : list of str, optional
-        Match specs of conda packages for the cluster alone, where this prefix is one of conda's; so far only where the
-        nodes are of another platform.
+        Match specs of conda packages for the cluster alone, where this prefix is one of conda's. Its own packages stay
+        as they are.
     package_sync_target : str, Target or Plan, optional
         A plan to carry out (of `likewise.plan`, for the platform of this computer). Default: a copy of this prefix.
     package_sync_source : str, optional

@@ -134,7 +134,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         is none. The plan has no credential, so the client reads it there again when it fetches them.
     conda : tuple of CondaDecision
         What to do about each conda package, where the nodes are of another platform; `decisions` then has what comes
-        on top of them.
+        on top of them. For nodes like the client, which get all that its prefix has: what they get besides.
     channels : tuple of str
         The conda channels that were asked, without credentials, the first one first.
     virtual_packages : tuple of str

@@ -230,13 +230,11 @@ class _Planning:
         )
 
     def _conflict(self, said: str) -> PlanError:
-        lines = said.splitlines()
-        shown = "\n".join(lines[:MOST_SHOWN] + (["…"] if len(lines) > MOST_SHOWN else []))
         todo = "Leave one of them out (--ignore), or allow what is exact to move (--level NAME=any)."
         if "__glibc" in said:
             todo = f"Say which C library the nodes have, if it is newer: --target {self._subdir}-glibc2.39. {todo}"
         return PlanError(
-            f"These conda packages do not go together on {self._subdir}:\n{shown}\n",
+            f"These conda packages do not go together on {self._subdir}:\n{shown(said)}\n",
             todo=todo,
             details={"rattler": said},
         )
@@ -267,7 +265,7 @@ class _Planning:
             reason = "the very same package" if same else f"the same version, for {self._subdir}"
         else:
             reason = self._moved(package, pin, found, why)
-        return _fetched(
+        return fetch_decision(
             found,
             reason=reason,
             critical=_is_fixed(package),
@@ -296,11 +294,11 @@ class _Planning:
         asked = found.name in map(spec_name, self._extras)
         if not reason:
             reason = "asked for on the cluster alone" if asked else f"required on {self._subdir} by {listed(who[:4])}"
-        return _fetched(found, reason=reason, new=True, level=Level.ANY)
+        return fetch_decision(found, reason=reason, new=True, level=Level.ANY)
 
     def _distributions(self, found: Candidate) -> tuple[str, ...]:
         """The Python distributions that a package brings."""
-        if found.noarch != PYTHON and not {PYTHON, "python_abi"}.intersection(map(spec_name, found.requires)):
+        if not needs_python(found):
             return ()
         own = next((one for one in self._packages if one.name == found.name), None)
         return own.distributions if own and own.distributions else (distribution_name(found.name),)
@@ -315,15 +313,27 @@ class _Planning:
         }
 
 
+def needs_python(found: Candidate) -> bool:
+    """Whether a package is for Python, so that it brings a distribution."""
+    return found.noarch == PYTHON or not {PYTHON, "python_abi"}.isdisjoint(map(spec_name, found.requires))
+
+
+def shown(said: str) -> str:
+    """As much of a solver's explanation as is repeated."""
+    lines = said.splitlines()
+    return "\n".join(lines[:MOST_SHOWN] + (["…"] if len(lines) > MOST_SHOWN else []))
+
+
 def distribution_name(name: str) -> str:
     """The normalized name of the Python distribution in the conda package `name`, as ``conda_names.txt`` has it."""
     own = str(canonicalize_name(name))
     return next((distribution for names, (distribution, _) in rows("conda_names.txt", 3) if own in names), own)
 
 
-def _fetched(
+def fetch_decision(
     found: Candidate, *, reason: str, level: Level, critical: bool = False, installed: str = "", new: bool = False
 ) -> CondaDecision:
+    """The line about a package that a channel offers."""
     return CondaDecision(
         name=found.name,
         version=found.version,

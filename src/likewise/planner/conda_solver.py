@@ -59,11 +59,14 @@ class CondaQuestion(msgspec.Struct, frozen=True, kw_only=True):
         Match specs that hold for what comes along.
     favored : tuple of Candidate
         Taken rather than others of their names, where that is possible.
+    fixed : tuple of Candidate
+        The only ones of their names, whether a channel has them or not; what they require is what they say here.
     """
 
     specs: tuple[str, ...]
     constraints: tuple[str, ...] = ()
     favored: tuple[Candidate, ...] = ()
+    fixed: tuple[Candidate, ...] = ()
 
 
 class NoSolution(Exception):

@@ -14,7 +14,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from likewise.errors import UsageError
+from likewise.model.conda import spec_name
 from likewise.model.markers import marker_environment
+from likewise.model.origins import redact_spec
 from likewise.model.plan import Level
 from likewise.model.snapshot import Problem, Severity, Snapshot
 from likewise.model.target import Target
@@ -49,7 +51,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True):
     extras : tuple of str
         Requirements (PEP 508) for the cluster alone, like ``cupy-cuda12x`` from a laptop that can't install it.
     conda_extras : tuple of str
-        Match specs of conda packages for the cluster alone, like ``cudatoolkit>=12``.
+        Match specs of conda packages for the cluster alone, like ``cudatoolkit>=12``. The client is a conda prefix.
     """
 
     strict: bool = False
@@ -98,6 +100,8 @@ def check_wishes(options: PlanOptions) -> None:
             f"{', '.join(both)} can't be both ignored and asked for.",
             todo="Name it in package_sync_ignore or in package_sync_only, not in both.",
         )
+    for text in options.conda_extras:
+        _check_conda_extra(text, options)
     _check_levels(options)
     for text in options.extras:
         name = str(canonicalize_name(parse_extra(text).name))
@@ -106,6 +110,21 @@ def check_wishes(options: PlanOptions) -> None:
                 f"{name} is ignored and asked for on the cluster.",
                 todo="Name it in package_sync_ignore or in package_sync_extras, not in both.",
             )
+
+
+def _check_conda_extra(text: str, options: PlanOptions) -> None:
+    is_url = "://" in text and "::" not in text
+    if is_url or not spec_name(text) or redact_spec(text) != text:
+        shown = "a URL or a credential" if "/" in text else repr(text)
+        raise UsageError(
+            f"package_sync_conda_extras has {shown}, which is no match spec of conda's.",
+            todo="Write one like cuda-version=12, or CHANNEL::NAME; credentials are put where conda looks for them.",
+        )
+    if str(canonicalize_name(spec_name(text))) in options.ignored:
+        raise UsageError(
+            f"{spec_name(text)} is ignored and asked for on the cluster.",
+            todo="Name it in package_sync_ignore or in package_sync_conda_extras, not in both.",
+        )
 
 
 def check_moment(text: str) -> None:

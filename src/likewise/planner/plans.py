@@ -25,6 +25,8 @@ def make_plan(
     target: Target | None = None,
     options: PlanOptions | None = None,
     resolver: Resolver | None = None,
+    *,
+    needed: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Plan:
     """Decide what happens to each distribution and code root, and why.
 
@@ -37,6 +39,8 @@ def make_plan(
     resolver : Resolver, optional
         Asked about those of ``options.extras`` that are not installed (`likewise.planner.additions`), and about nothing
         else.
+    needed : mapping, optional
+        Distributions that have to be shipped, to what requires them besides: conda packages that the cluster alone has.
 
     Raises
     ------
@@ -59,9 +63,10 @@ def make_plan(
     kit = kit_names(snapshot, graph)
     beneath = conda_beneath(snapshot, kit)
     added = add_extras(snapshot, target, options, graph, resolver)
-    kept = kept_names(snapshot, graph, options, critical | {*kit, *added.needed})
+    needed = {**(needed or {}), **added.needed}
+    kept = kept_names(snapshot, graph, options, critical | {*kit, *needed})
     broken = {p.subject for p in snapshot.problems if p.severity is Severity.ERROR}
-    decisions = [_decide(d, graph, options, kept, added.needed, broken) for d in snapshot.distributions]
+    decisions = [_decide(d, graph, options, kept, needed, broken) for d in snapshot.distributions]
     decisions += [*added.decisions, *decide_code(snapshot, options)]
     plan = Plan(
         target=target,
@@ -86,8 +91,7 @@ def _check_target(here: Target, target: Target) -> None:
 def _check_conda_extras(options: PlanOptions) -> None:
     if options.conda_extras:
         raise UnsupportedError(
-            f"package_sync_conda_extras ({', '.join(options.conda_extras)}) is possible only for nodes of another "
-            "platform so far.",
+            f"package_sync_conda_extras ({', '.join(options.conda_extras)}) can't be had without asking a channel.",
             todo="Install it here, or leave it out.",
         )
 

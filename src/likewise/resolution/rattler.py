@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from likewise.errors import FetchError, LikewiseError, UnsupportedError, UsageError
+from likewise.model.conda import UNKNOWN_CHANNEL
 from likewise.model.origins import redact
 from likewise.model.subdirs import NOARCH
 from likewise.planner.conda_solver import Candidate, CondaQuestion, NoSolution
@@ -46,7 +47,7 @@ def require_rattler() -> None:
         import rattler  # noqa: F401
     except ImportError as error:
         raise UnsupportedError(
-            f"Conda packages for another platform are chosen by py-rattler, which can't be imported ({error}).",
+            f"Conda packages are chosen and fetched by py-rattler, which can't be imported ({error}).",
             todo="Install it: pip install 'likewise[conda]'",
         ) from None
 
@@ -122,7 +123,8 @@ class RattlerSolver:
         from rattler import solve
         from rattler.exceptions import SolverError
 
-        favored = [self._records[one.url, one.sha256] for one in question.favored]
+        favored = [self._record(one) for one in question.favored]
+        fixed = {one.name: _made(one) for one in question.fixed}
         try:
             found = self._run(
                 solve(
@@ -132,6 +134,7 @@ class RattlerSolver:
                     platforms=self._subdirs,
                     virtual_packages=self._virtual,
                     locked_packages=favored,
+                    pinned_packages=list(fixed.values()),
                     constraints=[_spec(text) for text in question.constraints],
                     exclude_newer=self._newest,
                     timestamp_policy="allow-missing",
@@ -139,7 +142,8 @@ class RattlerSolver:
             )
         except SolverError as error:
             raise NoSolution(_readable(str(error))) from None
-        return tuple(sorted(map(self._candidate, found), key=lambda one: one.name))
+        chosen = [self._candidate(one) for one in found if one.name.normalized not in fixed]
+        return tuple(sorted((*chosen, *question.fixed), key=lambda one: one.name))
 
     def ordered(self, versions: Iterable[str]) -> list[str]:
         """See `likewise.planner.conda_solver.CondaSolver`."""
@@ -149,7 +153,11 @@ class RattlerSolver:
 
     def matches(self, spec: str, candidate: Candidate) -> bool:
         """See `likewise.planner.conda_solver.CondaSolver`."""
-        return bool(_spec(spec).matches(self._records[candidate.url, candidate.sha256]))
+        return bool(_spec(spec).matches(self._record(candidate)))
+
+    def _record(self, candidate: Candidate) -> Any:
+        """As rattler has it, which knows more of what a channel offers."""
+        return self._records.get((candidate.url, candidate.sha256)) or _made(candidate)
 
     def _exists(self, record: Any) -> bool:
         return self._newest is None or record.timestamp is None or record.timestamp <= self._newest
@@ -378,6 +386,36 @@ def _advice(said: str) -> str:
 def _readable(said: str) -> str:
     """What rattler says, its URLs without credentials."""
     return _ADDRESS.sub(lambda match: redact(match[0].rstrip(".,;:")) or "a URL", said).strip()
+
+
+def _made(candidate: Candidate) -> Any:
+    """The record of a package that no channel need have."""
+    from rattler import PackageRecord, RepoDataRecord
+    from rattler.package import BuildString
+
+    record = PackageRecord(
+        candidate.name,
+        candidate.version,
+        BuildString(candidate.build),
+        candidate.build_number,
+        candidate.subdir or NOARCH,
+        noarch="python" if candidate.noarch == "python" else "generic" if candidate.noarch else None,
+        depends=list(candidate.requires),
+        constrains=list(candidate.constrains),
+        sha256=bytes.fromhex(candidate.sha256) or None,
+        md5=bytes.fromhex(candidate.md5) or None,
+        size=candidate.size,
+    )
+    name = candidate.filename or f"{candidate.name}-{candidate.version}-{candidate.build}.conda"
+    url = candidate.url if "://" in candidate.url else f"file:///{name}"
+    return RepoDataRecord(record, name, url, _address(candidate.channel))
+
+
+def _address(channel: str) -> str:
+    """The URL of a channel by its name or URL; of one that nobody knows it is none that anything else has."""
+    if channel in UNKNOWN_CHANNEL:
+        return "file:///unknown"
+    return channel if "://" in channel else _folder(channel)
 
 
 def _spec(text: str) -> Any:

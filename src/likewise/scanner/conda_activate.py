@@ -37,7 +37,9 @@ class _State(msgspec.Struct):
     env_vars: dict[str, str] = {}
 
 
-def activation(prefix: str, paths: Collection[str]) -> tuple[dict[str, str], tuple[Problem, ...]]:
+def activation(
+    prefix: str, paths: Collection[str], *, before: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], tuple[Problem, ...]]:
     """The environment variables that activating `prefix` sets, `PREFIX_MARK` in place of it, and what is not taken.
 
     Parameters
@@ -45,9 +47,12 @@ def activation(prefix: str, paths: Collection[str]) -> tuple[dict[str, str], tup
     prefix : str
     paths : collection of str
         Absolute paths of all files that conda packages have.
+    before : mapping, optional
+        What is set already, as this function returns it.
     """
     problems = list(_left_out(prefix, paths))
-    variables = {"CONDA_PREFIX": prefix}
+    variables = {name: value.replace(PREFIX_MARK, prefix) for name, value in (before or {}).items()}
+    variables["CONDA_PREFIX"] = prefix
     for path in _there(prefix, VARIABLES, ".json", paths):
         try:
             variables.update(msgspec.json.decode(Path(path).read_bytes(), type=dict[str, str]))
