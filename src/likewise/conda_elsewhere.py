@@ -76,7 +76,8 @@ def fetch_packages(plan: Plan, snapshot: Snapshot, *, settings: Settings, stages
     decisions, layers = _brought(plan, snapshot, settings, stages)
     if PYTHON not in layers or layers[PYTHON].kind is not LayerKind.INTERPRETER:
         raise PlanError("Python is not among the plan's conda packages.", todo="Plan for a prefix that has it.")
-    found = _sorted(layers, decisions, _above(plan))
+    wishes = {one.name: one.requested for one in snapshot.conda}
+    found = _sorted(layers, decisions, _above(plan), wishes)
     variables, problems = activated(layers.values(), settings.work)
     return Packages(
         base=_base(plan, snapshot, layers[PYTHON]),
@@ -122,7 +123,7 @@ def add_packages(
     """
     decisions, layers = _brought(plan, snapshot, settings, stages)
     python = snapshot.interpreter.python
-    found = _sorted(layers, decisions, _above(plan), room=Room(there, python))
+    found = _sorted(layers, decisions, _above(plan), {}, room=Room(there, python))
     variables, problems = activated(layers.values(), settings.work, beneath=there, before=own.variables)
     variables = {name: value for name, value in variables.items() if snapshot.interpreter.prefix not in value}
     told = {(one.subject, one.message) for one in plan.problems}
@@ -214,13 +215,16 @@ def _sorted(
     layers: Mapping[str, LayerSource],
     decisions: Mapping[str, CondaDecision],
     above: set[str],
+    wishes: Mapping[str, tuple[str, ...]],
     *,
     room: Room | None = None,
 ) -> _Sorted:
-    """Those of `layers` (by package) that are shipped; of what others have replaced (`above`) what is no module."""
+    """Those of `layers` (by package) that are shipped; of what others have replaced (`above`) what is no module.
+
+    `wishes` are the specs that the user gave, by package.
+    """
     distributions: dict[str, LayerSource] = {}
     others: list[LayerSource] = []
-    requested = {one.name: one.requested for one in snapshot.conda}
     described: list[CondaPackage] = []
     for name, layer in sorted(layers.items()):
         owner = _owner(layer)
@@ -234,7 +238,7 @@ def _sorted(
         elif shipped is not None and shipped.kind is LayerKind.CONDA and shipped.files:
             others.append(shipped)
         distribution = (owner,) if owner else ()
-        one = _described(decisions[name], shipped, distribution, replaced, requested.get(name, ()))
+        one = _described(decisions[name], shipped, distribution, replaced, wishes.get(name, ()))
         described.append(msgspec.structs.replace(one, missing=out))
     return _Sorted(distributions, tuple(others), tuple(described))
 
