@@ -238,6 +238,27 @@ class Keyring(KeyringBackend):
 """
 
 
+@pytest.mark.parametrize("place", ["auth.json", ".rattler/credentials.json"])
+@pytest.mark.parametrize("how", ["no-object", "no-kind", "no-json", "folder"])
+def test_credentials_of_rattlers_that_can_not_be_read_are_not_quoted(
+    tmp_path: Path, channel: Path, how: str, place: str
+) -> None:
+    """rattler's own error has the words of the file that it fails at; what is said names the file."""
+    secret = canary("in_a_broken_file")
+    texts = {"no-object": f'"{secret}"', "no-kind": f'{{"{secret}": 1}}', "no-json": f'{{"BearerToken": {secret}}}'}
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    if how == "folder":
+        path.mkdir()
+    else:
+        path.write_text(f'{{"127.0.0.1": {texts[how]}}}')
+    done = ask(tmp_path, channel.as_uri(), **({"RATTLER_AUTH_FILE": str(path)} if place == "auth.json" else {}))
+    assert done.returncode == 2, done.stderr
+    assert str(path) in done.stdout + done.stderr
+    assert words_said(done.stdout + done.stderr) == set()
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def with_keyring(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A python whose prefix has the real keyring package, with a back end of the test's own."""
