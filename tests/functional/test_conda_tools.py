@@ -52,10 +52,16 @@ def contents(snapshot: Snapshot) -> dict[str, object]:
 
 
 def of_conda(record: dict[str, Any]) -> dict[str, Any]:
-    """conda: the channel has the subdir behind it, the specs stand in the history, bytecode is in the list."""
-    pyc = "lib/python3.11/site-packages/__pycache__/greeter.cpython-311.pyc"
+    """conda: the channel has the subdir behind it, the specs stand in the history, bytecode is in the list, and what
+    is for any Python is described as it lies in the package."""
+    site = "lib/python3.11/site-packages/"
+    pyc = f"{site}__pycache__/greeter.cpython-311.pyc"
     paths = record["paths_data"]["paths"]
     if record["name"] == "greeter":
+        for path in paths:
+            if path["path_type"] != "unix_python_entry_point":
+                path["_path"] = path["_path"].replace(site, "site-packages/").replace("bin/", "python-scripts/")
+        assert {path["_path"].partition("/")[0] for path in paths} == {"site-packages", "python-scripts", "bin"}
         record["files"].append(pyc)
         paths.append({"_path": pyc, "path_type": "pyc_file"})
     del record["requested_specs"]
@@ -114,6 +120,7 @@ def test_records_of_every_tool(prefix: Path, tool: Callable[[dict[str, Any]], di
     requested = {one.name: one.requested for one in found.conda}
     assert bool(requested["geodata"]) is (history or tool is of_pixi)
     assert {one.code for one in found.problems} <= {"conda-link-script"}
+    assert not any(one.missing or one.modified for one in found.conda)
 
 
 # ---- without py-rattler

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,11 @@ _UPDATE = re.compile(r"^# (?:update|install|remove|neutered|create) specs:\s*\[?
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 _GENERATED = frozenset({"unix_python_entry_point", "pyc_file", "directory"})
 """Path types of what installers make by themselves, or what is no file."""
+
+_SITE_PACKAGES = "site-packages"
+_SITE = re.compile(rf"/{_SITE_PACKAGES}/")
+_OF_ANY_PYTHON = (f"{_SITE_PACKAGES}/", "python-scripts/")
+"""Where a package for any Python has its modules and scripts."""
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -220,7 +225,8 @@ def _channel(said: _Written) -> str:
 
 
 def _claims(said: _Written) -> Iterator[Claim]:
-    described = {one.path: one for one in said.paths_data.paths} if said.paths_data else {}
+    there = _places(said)
+    described = {there(one.path): one for one in said.paths_data.paths} if said.paths_data else {}
     for path in dict.fromkeys([*described, *said.files]):
         if not _is_plain(path):
             raise ValueError(f"it names the path {path!r}")
@@ -238,6 +244,24 @@ def _claims(said: _Written) -> Iterator[Claim]:
             placeholder=one.prefix_placeholder or "",
             binary=one.file_mode == "binary",
         )
+
+
+def _places(said: _Written) -> Callable[[str], str]:
+    """Where the files lie that a record describes. Of a package for any Python, conda's own records describe them as
+    they lie in the package (``site-packages/…``, ``python-scripts/…``), and list them as they lie in the prefix."""
+    listed = frozenset(said.files)
+    sites = (
+        {path[: match.start()] for path in listed if (match := _SITE.search(path))} if said.noarch == "python" else ()
+    )
+
+    def there(path: str) -> str:
+        if path in listed or not path.startswith(_OF_ANY_PYTHON):
+            return path
+        folder, _, rest = path.partition("/")
+        places = [f"{site}/{path}" for site in sites] if folder == _SITE_PACKAGES else [f"bin/{rest}"]
+        return next((place for place in places if place in listed), path)
+
+    return there
 
 
 def _is_plain(path: str) -> bool:
