@@ -20,7 +20,7 @@ from likewise.model.manifest import LayerRef, Manifest
 from likewise.model.offer import Offer, encode_offers
 from likewise.model.snapshot import Snapshot
 from likewise.resolution.rattler import Downloads, RattlerSolver
-from likewise.scanner.conda_records import read_records
+from likewise.scanner.conda_records import Record, read_records
 from support.conda_channel import install
 from support.conda_package import Package, write_channel
 from support.conda_server import serve_channel
@@ -301,3 +301,22 @@ def test_a_record_says_whether_its_channel_wanted_a_token(tmp_path: Path) -> Non
     archive = next((tmp_path / "forge").glob("*/tool-*.conda"))
     assert mine.archive_size == theirs.archive_size == archive.stat().st_size
     assert mine.sha256 == digest_bytes(archive.read_bytes())
+
+
+@pytest.mark.parametrize("named", ["me:{}@conda.invalid/forge", "conda.invalid/t/{}/forge", "me:{}@conda.invalid"])
+def test_a_channel_that_was_named_with_a_credential_is_private(tmp_path: Path, named: str) -> None:
+    """conda's own records don't have a user and a password; the command in the history of the prefix does."""
+    write_channel(tmp_path / "forge", [Package("tool", "1.0", {"bin/tool": "tool\n"})])
+    install(tmp_path / "prefix", ["tool"], [tmp_path / "forge"], tmp_path / "cache")
+    (path,) = (tmp_path / "prefix" / "conda-meta").glob("tool-*.json")
+    path.write_text(path.read_text().replace((tmp_path / "forge").as_uri(), "https://conda.invalid/forge"))
+
+    def record(command: str) -> Record:
+        (tmp_path / "prefix/conda-meta/history").write_text(f"==> 2026-01-01 00:00:00 <==\n# cmd: {command}\n")
+        (found,) = read_records(str(tmp_path / "prefix")).packages
+        return found
+
+    assert record("conda create -c https://conda.invalid/forge tool").private is False
+    assert record(f"conda create -c https://{named.format(CANARY)} tool").private is True
+    assert record(f"conda create -c https://{named.format(CANARY)}2 tool").private is False
+    assert CANARY not in repr(record(f"conda create --channel=https://{named.format(CANARY)} tool"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,7 @@ from likewise.scanner.ownership import METADATA
 from likewise.scanner.stats import is_young, pack, version_of
 
 _UPDATE = re.compile(r"^# (?:update|install|remove|neutered|create) specs:\s*\[?(.*?)\]?\s*$", re.MULTILINE)
+_URL = re.compile(r"https?://[^\s'\"\[\],]+", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 _GENERATED = frozenset({"unix_python_entry_point", "pyc_file", "directory"})
 """Path types of what installers make by themselves, or what is no file."""
@@ -158,8 +159,9 @@ def read_records(prefix: str, folder: Path | None = None) -> Records:
         write_kept(file, _Kept(rules, old))
     if not said:
         return Records((), tuple(problems))
-    asked = _asked(os.path.join(prefix, "conda-meta", "history"))
-    packages = [_requested(one, asked) for one in _one_each(prefix, said, problems)]
+    history = _history(prefix)
+    asked, guarded = _asked(history), _guarded(history)
+    packages = [_private(_requested(one, asked), guarded) for one in _one_each(prefix, said, problems)]
     problems += _unknown_channels(packages)
     return Records(tuple(packages), tuple(problems))
 
@@ -298,15 +300,32 @@ def _share_there(prefix: str, record: Record) -> float:
     return there / len(record.claims) if record.claims else 1.0
 
 
-def _asked(history: str) -> dict[str, tuple[str, ...]]:
-    """Package name → match specs that the user gave, as conda's and mamba's history of the prefix has them."""
+def _history(prefix: str) -> str:
+    """What conda and mamba note of what was done to the prefix, "" when there is nothing."""
     try:
-        with open(history, encoding="utf-8", errors="replace") as stream:
-            text = stream.read()
+        with open(os.path.join(prefix, "conda-meta", "history"), encoding="utf-8", errors="replace") as stream:
+            return stream.read()
     except OSError:
-        return {}
+        return ""
+
+
+def _guarded(history: str) -> frozenset[str]:
+    """Channels that were named with a credential: conda's records don't have it."""
+    lines = (line for line in history.splitlines() if line.startswith("#") and "://" in line)
+    named = {url.partition("::")[0] for line in lines for url in _URL.findall(line)}
+    return frozenset(clean.rstrip("/") for url in named if (clean := redact(url)) != url and clean)
+
+
+def _private(record: Record, guarded: Collection[str]) -> Record:
+    if record.private or not any(record.url.startswith(f"{channel}/") for channel in guarded):
+        return record
+    return msgspec.structs.replace(record, private=True)
+
+
+def _asked(history: str) -> dict[str, tuple[str, ...]]:
+    """Package name → match specs that the user gave, as the history of the prefix has them."""
     found: dict[str, tuple[str, ...]] = {}
-    for match in _UPDATE.finditer(text):
+    for match in _UPDATE.finditer(history):
         action = match.group().split()[1]
         for spec in _specs(match[1]):
             if action in ("remove", "neutered"):
