@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -227,8 +227,7 @@ def _channel(said: _Written) -> str:
 
 
 def _claims(said: _Written) -> Iterator[Claim]:
-    there = _places(said)
-    described = {there(one.path): one for one in said.paths_data.paths} if said.paths_data else {}
+    described = _described(said)
     for path in dict.fromkeys([*described, *said.files]):
         if not _is_plain(path):
             raise ValueError(f"it names the path {path!r}")
@@ -248,22 +247,24 @@ def _claims(said: _Written) -> Iterator[Claim]:
         )
 
 
-def _places(said: _Written) -> Callable[[str], str]:
-    """Where the files lie that a record describes. Of a package for any Python, conda's own records describe them as
-    they lie in the package (``site-packages/…``, ``python-scripts/…``), and list them as they lie in the prefix."""
+def _described(said: _Written) -> dict[str, _Path]:
+    """What a record describes, by where it lies in the prefix.
+
+    Of a package for any Python, conda's own records describe files as they lie in the package (``site-packages/…``,
+    ``python-scripts/…``), and list them as they lie in the prefix.
+    """
+    paths = said.paths_data.paths if said.paths_data else []
+    if said.noarch != "python" or not any(one.path.startswith(_OF_ANY_PYTHON) for one in paths):
+        return {one.path: one for one in paths}
     listed = frozenset(said.files)
-    sites = (
-        {path[: match.start()] for path in listed if (match := _SITE.search(path))} if said.noarch == "python" else ()
-    )
+    sites = {path[: match.start()] for path in listed if (match := _SITE.search(path))}
 
     def there(path: str) -> str:
-        if path in listed or not path.startswith(_OF_ANY_PYTHON):
-            return path
         folder, _, rest = path.partition("/")
         places = [f"{site}/{path}" for site in sites] if folder == _SITE_PACKAGES else [f"bin/{rest}"]
         return next((place for place in places if place in listed), path)
 
-    return there
+    return {there(one.path) if one.path.startswith(_OF_ANY_PYTHON) else one.path: one for one in paths}
 
 
 def _is_plain(path: str) -> bool:
