@@ -45,10 +45,12 @@ trap '/usr/bin/env -0 >"$_lw_folder/{_END}"' EXIT
 for _lw_script; do
     . "$_lw_script"
     _lw_done=$((_lw_done + 1))
-    /usr/bin/env -0 >"$_lw_folder/$_lw_done"
+    : >"$_lw_folder/$_lw_done"
 done
+trap - EXIT
+exec /usr/bin/env -0 >"$_lw_folder/{_END}"
 """
-"""What is exported after each script, in a file of its own, and at the end, whoever brings it about."""
+"""A mark for each script that was read to its end, and what is exported when the shell ends, however it does."""
 
 
 class _State(msgspec.Struct):
@@ -145,7 +147,6 @@ def _run(prefix: str, scripts: Sequence[str], variables: Mapping[str, str]) -> _
     OSError, ValueError
         There is no shell, no folder for what it says, or something in `variables` is no variable.
     """
-    shell = next((s for s in ("/bin/bash", "/usr/bin/bash") if os.path.exists(s)), "/bin/sh")
     before = {
         "PATH": f"{prefix}/bin:/usr/local/bin:/usr/bin:/bin",
         "HOME": NOWHERE,
@@ -153,12 +154,23 @@ def _run(prefix: str, scripts: Sequence[str], variables: Mapping[str, str]) -> _
         "CONDA_DEFAULT_ENV": os.path.basename(prefix),
         **variables,
     }
+    said, why = _said(scripts, before)
+    finished = sum(str(number) in said for number in range(1, len(scripts) + 1))
+    if _END not in said:  # something made an end of the shell itself: what was there before that is asked for again
+        said, _ = _said(scripts[:finished], before)
+    after = _exported(said.get(_END, b""))
+    return _Ran({name: value for name, value in after.items() if before.get(name) != value}, finished, why)
+
+
+def _said(scripts: Sequence[str], environ: Mapping[str, str]) -> tuple[dict[str, bytes], str]:
+    """What a shell writes about `scripts`, by the name of the file, and what one that is not read to its end does."""
+    shell = next((s for s in ("/bin/bash", "/usr/bin/bash") if os.path.exists(s)), "/bin/sh")
     why = "ends the shell"
     with tempfile.TemporaryDirectory(prefix="likewise-activating-") as folder:
         try:
             subprocess.run(
                 [shell, "-c", _RUN, "activate", folder, *scripts],
-                env=before,
+                env=dict(environ),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -168,10 +180,7 @@ def _run(prefix: str, scripts: Sequence[str], variables: Mapping[str, str]) -> _
             )
         except subprocess.TimeoutExpired:
             why = f"does not end within {TIMEOUT:g} s"
-        said = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    finished = sum(str(number) in said for number in range(1, len(scripts) + 1))
-    after = _exported(said.get(_END) or said.get(str(finished), b""))
-    return _Ran({name: value for name, value in after.items() if before.get(name) != value}, finished, why)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}, why
 
 
 def _exported(said: bytes) -> dict[str, str]:
