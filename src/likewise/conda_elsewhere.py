@@ -43,7 +43,7 @@ from likewise.model.snapshot import PrefixKind, Problem, Severity, Snapshot, des
 from likewise.nodes_python import Base
 from likewise.planner.conda_additions import stays
 from likewise.resolution.rattler import Downloads
-from likewise.scanner.conda_activate import SCRIPTS, VARIABLES, activation
+from likewise.scanner.conda_activate import SCRIPTS, VARIABLES, activation, not_sent
 from likewise.settings import Settings
 from likewise.stages import OpenStage, Stages, counted
 
@@ -497,8 +497,11 @@ def activated(
         variables, problems = activation(prefix, {f"{prefix}/{path}" for path in told}, before=before)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    own = os.path.realpath(work)  # a script that has followed a link
-    return {name: value for name, value in variables.items() if own not in value}, problems
+    own = os.path.realpath(work)
+    followed = [name for name, value in variables.items() if own in value]  # a link, by a script
+    if followed:
+        problems = (*problems, not_sent(followed, "it names a folder of this machine"))
+    return {name: value for name, value in variables.items() if name not in followed}, problems
 
 
 def _end(path: str, files: Mapping[str, SourceFile]) -> str:

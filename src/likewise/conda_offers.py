@@ -51,7 +51,9 @@ def find_packages(
     packages = [one for one in candidates(manifest, snapshot) if one.content not in known]
     places = {one.url: [place.reveal() for place in mirrored(one.url, mirrors)] for one in packages}
     asked = [url for urls in places.values() for url in urls if local or _is_elsewhere(url)]
-    opened = open_to_all(asked, environ=environ, home=home, python=snapshot.interpreter.executable)
+    has_keyring = any(one.name == "keyring" for one in snapshot.distributions)
+    python = snapshot.interpreter.executable if has_keyring else ""
+    opened = open_to_all(asked, environ=environ, home=home, python=python)
     packages.sort(key=lambda one: -one.size)
     found = ((one, next((url for url in places[one.url] if url in opened), "")) for one in packages)
     return tuple(Offer(one.content, _file(one, url)) for one, url in found if one.content and url)

@@ -20,7 +20,7 @@ from likewise.model.manifest import LayerRef, Manifest
 from likewise.model.offer import Offer, encode_offers
 from likewise.model.snapshot import Snapshot
 from likewise.resolution.rattler import Downloads, RattlerSolver
-from likewise.scanner.conda_records import read_records
+from likewise.scanner.conda_records import Record, read_records
 from support.conda_channel import install
 from support.conda_package import Package, write_channel
 from support.conda_server import serve_channel
@@ -36,7 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home in which nobody has configured anything."""
     for name in ("CONDARC", "MAMBARC", "CONDA_ROOT", "MAMBA_ROOT_PREFIX", "CONDA_PREFIX"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("NETRC", "RATTLER_AUTH_FILE", "PIXI_HOME"):
+    for name in ("NETRC", "RATTLER_AUTH_FILE", "PIXI_HOME", "PIXI_PROJECT_ROOT", "BINSTAR_CONFIG_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / ".config"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -165,20 +165,65 @@ def rattler(home: Path) -> None:
     (home / ".rattler" / "credentials.json").write_text(text)
 
 
+def rattlers_domain(home: Path) -> None:
+    """The same for a domain: that host itself is meant, too."""
+    (home / ".rattler").mkdir()
+    text = json.dumps({"*.conda.example": {"BearerToken": CANARY}})
+    (home / ".rattler" / "credentials.json").write_text(text)
+
+
+def pixi(home: Path) -> None:
+    """A file that pixi's configuration names."""
+    (home / ".pixi").mkdir()
+    (home / ".pixi/config.toml").write_text(f'authentication-override-file = "{home / "auth.json"}"\n')
+    (home / "auth.json").write_text(json.dumps({"conda.example": {"CondaToken": CANARY}}))
+
+
+def anaconda(home: Path) -> None:
+    """anaconda-client's folder."""
+    (home / ".config/binstar").mkdir(parents=True)
+    (home / ".config/binstar/https%3A%2F%2Fconda.example.token").write_text(CANARY)
+
+
+def conda_auth(home: Path) -> None:
+    """conda's configuration says that one signs in there; whatever has the secret is not asked."""
+    (home / ".condarc").write_text(f"channel_settings:\n  - {{channel: {FORGE}, auth: http-basic, username: me}}\n")
+
+
+def conda_auths_pattern(home: Path) -> None:
+    """The same for many channels, with a plugin that nobody knows, in a folder of files."""
+    (home / ".conda/condarc.d").mkdir(parents=True)
+    text = "channel_settings:\n  - {channel: 'https://conda.example/*', auth: firm}\n"
+    (home / ".conda/condarc.d/firm.yml").write_text(text)
+
+
 def netrc(home: Path) -> None:
     """netrc."""
     (home / ".netrc").write_text(f"machine conda.example login me password {CANARY}\n")
 
 
-@pytest.mark.parametrize(
-    "known", [condarc, alias, password, mamba, mambas_token, rattler, netrc], ids=lambda known: str(known.__name__)
-)
+KEPT = [condarc, alias, password, mamba, mambas_token, rattler, rattlers_domain, pixi, anaconda, conda_auth]
+KEPT += [conda_auths_pattern, netrc]
+
+
+@pytest.mark.parametrize("known", KEPT, ids=lambda known: str(known.__name__))
 def test_what_needs_a_credential_is_not_offered(home: Path, known: Callable[[Path], None]) -> None:
     """Wherever it is kept; packages of others are offered all the same."""
     others = package("others", channel="https://open.invalid/forge")
     assert len(offered(package("mine"), others)) == 2
     known(home)
     assert offered(package("mine"), others) == ["others-1.0-h0_0.conda"]
+
+
+def test_all_files_of_rattlers_count(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that a variable names does not hide the usual one."""
+    rattler(home)
+    (home / "auth.json").write_text(json.dumps({"open.invalid": {"BearerToken": CANARY}}))
+    monkeypatch.setenv("RATTLER_AUTH_FILE", str(home / "auth.json"))
+    packages = [
+        package(name, channel=f"https://{name}/forge") for name in ("conda.example", "open.invalid", "a.invalid")
+    ]
+    assert offered(*packages) == ["a.invalid-1.0-h0_0.conda"]
 
 
 def mirror(home: Path, *places: str) -> None:
@@ -222,6 +267,21 @@ def test_a_mirror_may_have_a_credential(home: Path) -> None:
     assert CANARY in str(where.reveal()) and CANARY not in repr(where)
 
 
+def test_a_mirror_may_have_a_token(home: Path) -> None:
+    """One that is kept for its host, as for a channel's; no other mirror is told."""
+    mirror(home, "https://conda.one.example/forge", "https://two.example/forge")
+    config = home / ".pixi" / "config.toml"
+    config.write_text(f'authentication-override-file = "{home / "auth.json"}"\n{config.read_text()}')
+    (home / "auth.json").write_text(json.dumps({"*.one.example": {"CondaToken": CANARY}}))
+    (places,) = find_channels([FORGE], environ={}, home=home, python="").reveal().values()
+    assert places == (f"https://conda.one.example/t/{CANARY}/forge", "https://two.example/forge")
+    mine, others = package("mine"), package("others", channel="https://open.invalid/forge")
+    assert sorted(offered(mine, others)) == ["mine-1.0-h0_0.conda", "others-1.0-h0_0.conda"]
+    assert {one.file.url for one in find_packages(*environment(mine))} == {
+        "https://two.example/forge/linux-64/mine-1.0-h0_0.conda"
+    }
+
+
 def test_an_address_that_looks_like_a_token_is_not_offered() -> None:
     """Whoever knows it may read it, so it is not passed on."""
     assert offered(package("mine", channel="https://conda.example/a1b2c3d4e5f6g7h8i9/forge")) == []
@@ -241,3 +301,22 @@ def test_a_record_says_whether_its_channel_wanted_a_token(tmp_path: Path) -> Non
     archive = next((tmp_path / "forge").glob("*/tool-*.conda"))
     assert mine.archive_size == theirs.archive_size == archive.stat().st_size
     assert mine.sha256 == digest_bytes(archive.read_bytes())
+
+
+@pytest.mark.parametrize("named", ["me:{}@conda.invalid/forge", "conda.invalid/t/{}/forge", "me:{}@conda.invalid"])
+def test_a_channel_that_was_named_with_a_credential_is_private(tmp_path: Path, named: str) -> None:
+    """conda's own records don't have a user and a password; the command in the history of the prefix does."""
+    write_channel(tmp_path / "forge", [Package("tool", "1.0", {"bin/tool": "tool\n"})])
+    install(tmp_path / "prefix", ["tool"], [tmp_path / "forge"], tmp_path / "cache")
+    (path,) = (tmp_path / "prefix" / "conda-meta").glob("tool-*.json")
+    path.write_text(path.read_text().replace((tmp_path / "forge").as_uri(), "https://conda.invalid/forge"))
+
+    def record(command: str) -> Record:
+        (tmp_path / "prefix/conda-meta/history").write_text(f"==> 2026-01-01 00:00:00 <==\n# cmd: {command}\n")
+        (found,) = read_records(str(tmp_path / "prefix")).packages
+        return found
+
+    assert record("conda create -c https://conda.invalid/forge tool").private is False
+    assert record(f"conda create -c https://{named.format(CANARY)} tool").private is True
+    assert record(f"conda create -c https://{named.format(CANARY)}2 tool").private is False
+    assert CANARY not in repr(record(f"conda create --channel=https://{named.format(CANARY)} tool"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from likewise.conda_elsewhere import activated
 from likewise.conda_planning import plan_packages
 from likewise.errors import LayerError
 from likewise.layers.conda import layer_of_archive
@@ -466,20 +467,96 @@ def activate(folder: Path, scripts: dict[str, str], *, owned: bool = True) -> tu
     return variables, [problem.message for problem in problems]
 
 
+@pytest.fixture(params=["bash", "sh"])
+def shell(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either of the shells that read the scripts."""
+    if request.param == "sh":
+        exists = os.path.exists
+        monkeypatch.setattr(os.path, "exists", lambda path: not str(path).endswith("bin/bash") and exists(path))
+
+
 def test_activation_knows_nothing_of_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scripts don't see this process's variables, and what looks like a secret is not taken."""
+    """Scripts don't see this process's variables."""
     monkeypatch.setenv("AWS_SESSION", "c4nary")
-    text = 'export SEEN="x${AWS_SESSION}" API_KEY=s3cret ONE="$CONDA_PREFIX/share" TWO=2\nunset PATH\n'
+    text = 'export SEEN="x${AWS_SESSION}" ONE="$CONDA_PREFIX/share" TWO=2\nunset PATH\n'
     variables, said = activate(tmp_path, {"a.sh": 'export PATH="$CONDA_PREFIX/extra:$PATH"\n', "b.sh": text})
     assert variables == {"CONDA_PREFIX": "@prefix@", "ONE": "@prefix@/share", "SEEN": "x", "TWO": "2"}
     assert said == []
 
 
-def test_an_activation_script_that_ends_the_shell_is_named(tmp_path: Path) -> None:
-    """The prefix is replicated all the same."""
-    variables, said = activate(tmp_path, {"a.sh": "export ONE=1\nexit 3\n"})
-    assert variables == {"CONDA_PREFIX": "@prefix@"}
-    assert "could not be run" in said[0]
+def test_what_is_kept_back_of_activation_is_named(tmp_path: Path) -> None:
+    """By the reason, with names alone: what looks like a secret, what nodes set, what is nothing for them."""
+    text = """
+export API_KEY=s3cret DB_PASSWORD=s3cret PATH="$CONDA_PREFIX/extra:$PATH" CACHE="$HOME/cache" TWO=2
+export LINES_OF="one
+s3cret"
+"""
+    variables, said = activate(tmp_path, {"a.sh": text})
+    assert variables == {"CONDA_PREFIX": "@prefix@", "TWO": "2"}
+    named = {message.partition(":")[0]: message for message in said}
+    assert sorted(named) == [
+        f"Activating sets {names}, not sent to the nodes"
+        for names in ("API_KEY, DB_PASSWORD", "CACHE", "LINES_OF", "PATH")
+    ]
+    assert "s3cret" not in "".join(said)
+    assert all("`environ`" in message for message in said)
+
+
+@pytest.mark.usefixtures("shell")
+@pytest.mark.parametrize(
+    "end", ["exit 3", "exit", "set -e\nfalse", "set -u\necho $NOT_SET", "kill -KILL $$", "exec true"]
+)
+def test_what_was_set_before_a_script_ends_the_shell_is_kept(tmp_path: Path, end: str) -> None:
+    """The script is named, and those that are not run any more."""
+    scripts = {
+        "a.sh": "LOCAL=1\nexport ONE=1\n",
+        "b.sh": f'export TWO="$LOCAL$CONDA_PREFIX"\n{end}\nexport LATE=1\n',
+        "c.sh": "export THREE=3\n",
+        "d.sh": "export FOUR=4\n",
+    }
+    variables, said = activate(tmp_path, scripts)
+    gone = end.startswith(("kill", "exec"))  # then nobody can ask the shell any more
+    own = {} if gone else {"TWO": "1@prefix@"}
+    assert variables == {"CONDA_PREFIX": "@prefix@", "ONE": "1", **own}
+    (message,) = said
+    assert message.startswith("etc/conda/activate.d/b.sh ends the shell: ")
+    assert "c.sh, d.sh" in message and "a.sh" not in message
+
+
+@pytest.mark.usefixtures("shell")
+def test_a_script_that_fails_is_no_end(tmp_path: Path) -> None:
+    """Nor one that replaces the shell's traps, or ends a shell of its own."""
+    scripts = {
+        "a.sh": "trap 'true' EXIT\nexport ONE=1\nfalse\n",
+        "b.sh": "(exit 3)\nx=$(exit 4)\nexport TWO=2\nreturn 5\n",
+        "c.sh": "export THREE=3\n",
+    }
+    variables, said = activate(tmp_path, scripts)
+    assert variables == {"CONDA_PREFIX": "@prefix@", "ONE": "1", "TWO": "2", "THREE": "3"}
+    assert said == []
+
+
+def test_a_script_that_never_ends_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while the others' variables are taken without it; one that stays behind holds nobody up."""
+    monkeypatch.setattr("likewise.scanner.conda_activate.TIMEOUT", 2.0)
+    scripts = {"a.sh": "export ONE=1\nsleep 60 &\n", "b.sh": "export TWO=2\nwait\n", "c.sh": "export THREE=3\n"}
+    variables, said = activate(tmp_path, scripts)
+    assert variables == {"CONDA_PREFIX": "@prefix@", "ONE": "1"}
+    assert len(said) == 1 and "b.sh does not end within 2 s" in said[0] and "c.sh" in said[0]
+
+
+def test_variables_that_follow_a_link_are_named(tmp_path: Path) -> None:
+    """For nodes of another platform the prefix is one of links, into folders of this machine."""
+    text = 'export REAL="$(readlink -f "$CONDA_PREFIX/share/x")" MINE="$CONDA_PREFIX/share"\nexit\n'
+    package = Package("follows", "1.0", {"share/x": "x\n", "etc/conda/activate.d/follows.sh": text})
+    write_channel(tmp_path / "channel", [package])
+    (archive,) = (tmp_path / "channel").glob("*/follows-*")
+    layer = layer_of_archive(archive, tmp_path / "work" / "unpacked")
+    variables, problems = activated([layer], tmp_path / "work")
+    assert variables == {"CONDA_PREFIX": "@prefix@", "MINE": "@prefix@/share"}
+    ended, followed = (problem.message for problem in problems)
+    assert "follows.sh ends the shell" in ended
+    assert followed.startswith("Activating sets REAL, not sent to the nodes: it names a folder of this machine")
 
 
 def test_scripts_of_the_user_are_not_run(tmp_path: Path) -> None:

@@ -10,14 +10,17 @@ import json
 import pickle
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 
 from likewise.errors import FetchError
 from likewise.indexes.conda_channels import Channels, find_channels
+from likewise.indexes.conda_open import open_to_all
 from likewise.resolution.rattler import RattlerSolver
 from support.canaries import canary, credentials, words_beneath, words_in, words_said
 from support.commands import likewise
@@ -138,6 +141,7 @@ def ask(
     (home / "e.yml").write_text(EXPORT)
     words = ["--from", home / "e.yml", "--client", "osx-arm64", "--target", "linux-64", "--channel", channel, *more]
     places = {"HOME": str(home), "LIKEWISE_CACHE": str(home / "cache"), "PIP_CONFIG_FILE": "/dev/null"}
+    places["XDG_CONFIG_HOME"] = str(home / ".config")
     return likewise(command, *words, cwd=home, **places, **environ)
 
 
@@ -146,44 +150,145 @@ def basic(password: str) -> str:
     return "Basic " + base64.b64encode(f"me:{password}".encode()).decode()
 
 
-def keep(home: Path, kind: str, secret: str) -> dict[str, str]:
-    """Put a credential where its kind is kept; the variables that say so."""
+def keep(home: Path, kind: str, secret: str, url: str = "") -> dict[str, str]:
+    """Put a credential for `url` where its kind is kept; the variables that say so."""
+    token = f"{quote_plus(url.rpartition('/')[0])}.token"
     files = {
         "netrc": (".netrc", f"machine 127.0.0.1 login me password {secret}\n"),
         "rattler-basic": ("auth.json", {"127.0.0.1": {"BasicHTTP": {"username": "me", "password": secret}}}),
         "rattler-bearer": (".rattler/credentials.json", {"127.0.0.1": {"BearerToken": secret}}),
         "rattler-token": ("auth.json", {"127.0.0.1": {"CondaToken": secret}}),
+        "pixi-basic": ("pixi.json", {"127.0.0.1": {"BasicHTTP": {"username": "me", "password": secret}}}),
+        "pixi-bearer": ("pixi.json", {"127.0.0.1": {"BearerToken": secret}}),
+        "pixi-token": ("pixi.json", {"127.0.0.1": {"CondaToken": secret}}),
         "mamba-token": (".mamba/auth/authentication.json", {"127.0.0.1": {"type": "CondaToken", "token": secret}}),
+        "anaconda-token": (f".config/binstar/{token}", secret),
+        "continuum-token": (f".continuum/anaconda-client/tokens/{token}", f"{secret}\n"),
         "condarc": (".condarc", f"channel_alias: http://me:{secret}@127.0.0.1:1/x\nchannels: [\n"),
     }
     name, content = files[kind]
     (home / name).parent.mkdir(parents=True, exist_ok=True)
     (home / name).write_text(content if isinstance(content, str) else json.dumps(content))
     (home / name).chmod(0o600)
+    if name == "pixi.json":
+        (home / ".pixi").mkdir()
+        (home / ".pixi" / "config.toml").write_text(f'authentication-override-file = "{home / name}"\n')
     return {"RATTLER_AUTH_FILE": str(home / name)} if name == "auth.json" else {}
 
 
+def guard(kind: str, wanted: str) -> dict[str, str]:
+    """How a channel wants a credential of this kind."""
+    if kind.endswith("bearer"):
+        return {"bearer": wanted}
+    return {"token": wanted} if kind.endswith("token") else {"user": "me", "password": wanted}
+
+
+KINDS = (
+    *("netrc", "rattler-basic", "rattler-bearer", "rattler-token", "pixi-basic", "pixi-bearer", "pixi-token"),
+    *("mamba-token", "anaconda-token", "continuum-token"),
+)
+
+
 @pytest.mark.parametrize("right", [True, False])
-@pytest.mark.parametrize("kind", ["netrc", "rattler-basic", "rattler-bearer", "rattler-token", "mamba-token"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_credentials_reach_the_channel_and_nothing_else(tmp_path: Path, channel: Path, kind: str, right: bool) -> None:
-    """Wherever it is kept the channel gives its list; a wrong one ends with an error; nothing shows or keeps it."""
+    """Wherever it is kept the channel gives its list; a wrong one ends with an error; nothing shows or keeps it, and no
+    other host that is asked ever sees it."""
     secret = canary(f"kept_in_{kind.replace('-', '_')}_and_long_enough_for_base64")
     wanted = secret if right else "another"
-    guard = {"token": wanted} if kind.endswith("token") else {"user": "me", "password": wanted}
-    with serve_channel(channel, **({"bearer": wanted} if kind == "rattler-bearer" else guard)) as server:
-        environ = keep(tmp_path, kind, secret)
+    with serve_channel(channel, **guard(kind, wanted)) as server, serve_channel(channel, host="127.0.0.2") as other:
+        environ = keep(tmp_path, kind, secret, server.plain_url)
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         with watched() as commands:
-            done = ask(tmp_path, server.plain_url, "--json", **environ)
+            done = ask(tmp_path, server.plain_url, "--channel", other.plain_url, "--json", **environ)
         sent = server.authorizations + server.asked
+        strangers = [one for one in other.authorizations if one], "".join(other.asked)
     assert done.returncode == (0 if right else 19), done.stderr
     assert any(secret in one or one == basic(secret) for one in sent), sent
+    assert strangers[0] == [] and secret not in strangers[1]
     if right:
-        assert json.loads(done.stdout)["channels"] == [server.plain_url]
+        assert strangers[1]
+        assert json.loads(done.stdout)["channels"] == [server.plain_url, other.plain_url]
     else:
         assert "40" in done.stdout and server.plain_url in done.stdout
     shows_nothing(tmp_path, secret, done.stdout, done.stderr, *commands, without=frozenset(before))
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize(
+    "kind", ["netrc", "rattler-bearer", "rattler-token", "pixi-basic", "pixi-token", "anaconda-token"]
+)
+def test_no_redirect_takes_a_credential_along(tmp_path: Path, channel: Path, kind: str) -> None:
+    """A channel may have its files elsewhere: there nobody is told how one gets into the channel."""
+    secret = canary(f"redirected_{kind.replace('-', '_')}_and_long_enough_for_base64")
+    with serve_channel(channel, host="127.0.0.2") as other, serve_channel(channel, **guard(kind, secret)) as server:
+        server.elsewhere = other.plain_url.rpartition("/")[0]
+        done = ask(tmp_path, server.plain_url, "--json", **keep(tmp_path, kind, secret, server.plain_url))
+    assert done.returncode == 0, done.stderr
+    assert any(secret in one or one == basic(secret) for one in server.authorizations + server.asked)
+    assert other.asked and secret not in "".join(other.asked)
+    assert not any(other.authorizations)
+
+
+def test_a_token_is_put_into_a_url_once(tmp_path: Path, channel: Path) -> None:
+    """rattler puts its own there; one that others keep for the same host is left alone then."""
+    secret = canary("kept_twice")
+    with serve_channel(channel, token=secret) as server:
+        environ = keep(tmp_path, "rattler-token", secret) | keep(tmp_path, "anaconda-token", secret, server.plain_url)
+        done = ask(tmp_path, server.plain_url, "--json", **environ, **keep(tmp_path, "pixi-token", secret))
+    assert done.returncode == 0, done.stdout
+    assert not any(path.count("/t/") > 1 for path in server.asked)
+
+
+def test_tokens_of_anaconda_client_are_left_alone_if_conda_is_told_so(tmp_path: Path, channel: Path) -> None:
+    """By its configuration, or by a variable."""
+    with serve_channel(channel, token=canary("left_alone")) as server:
+        keep(tmp_path, "anaconda-token", server.token, server.plain_url)
+        assert ask(tmp_path, server.plain_url, CONDA_ADD_ANACONDA_TOKEN="false").returncode == 19
+        (tmp_path / ".condarc").write_text("add_anaconda_token: no\n")
+        assert ask(tmp_path, server.plain_url).returncode == 19
+    assert not any(server.token in path for path in server.asked)
+
+
+@pytest.mark.parametrize(
+    ("kept", "url", "place"),
+    [
+        ("https://api.conda.example", "https://conda.conda.example/mine", "https://conda.conda.example/t/TOKEN/mine"),
+        ("https://conda.example/api", "https://conda.example/conda/mine", "https://conda.example/conda/t/TOKEN/mine"),
+        ("https://conda.example/repo/", "https://conda.example/repo/main", "https://conda.example/t/TOKEN/repo/main"),
+        ("https://conda.example/repo", "https://conda.example/repository/main", ""),
+        ("https://conda.example", "https://conda.example.invalid/main", ""),
+        ("https://conda.example", "http://conda.example/main", ""),
+        ("https://firm.example", "https://firm.example/all/conda/x", "https://firm.example/all/t/TOKEN/conda/x"),
+    ],
+)
+def test_where_tokens_of_anaconda_client_count(tmp_path: Path, kept: str, url: str, place: str) -> None:
+    """For what lies beneath the address that they are kept for, or beneath its channels; behind the channels' place."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / f"{quote_plus(kept)}.token").write_text("TOKEN")
+    (tmp_path / ".condarc").write_text("channel_alias: https://firm.example/all\n")
+    found = find_channels([url], environ={"BINSTAR_CONFIG_DIR": str(tmp_path)}, home=tmp_path, python="")
+    assert found.reveal() == ({url: (place,)} if place else {})
+
+
+def test_an_order_of_files_with_credentials(tmp_path: Path) -> None:
+    """As in pixi: the file of the variable before the one of the configuration, and a host before its domain."""
+    (tmp_path / "first.json").write_text(json.dumps({"a.example.org": {"BearerToken": "of the variable"}}))
+    entries = {"a.example.org": "of pixi", "*.example.org": "of the domain", "b.example.org": "of b", "127.0.0.1": "ip"}
+    (tmp_path / "pixi.json").write_text(json.dumps({host: {"BearerToken": one} for host, one in entries.items()}))
+    (tmp_path / "work" / ".pixi").mkdir(parents=True)
+    (tmp_path / "work/.pixi/config.toml").write_text(f'authentication-override-file = "{tmp_path / "pixi.json"}"\n')
+    environ = {"RATTLER_AUTH_FILE": str(tmp_path / "first.json"), "PIXI_PROJECT_ROOT": str(tmp_path / "work")}
+    hosts = ["a.example.org", "b.example.org", "c.d.example.org", "example.org", "other.org"]
+    found = find_channels([f"https://{one}/x" for one in hosts], environ=environ, home=tmp_path, python="")
+    said = {host: (found.authorization(host, "/x/noarch/a") or {}).get("Authorization") for host in hosts}
+    assert said == {
+        "a.example.org": None,  # rattler's own
+        "b.example.org": "Bearer of b",
+        "c.d.example.org": "Bearer of the domain",
+        "example.org": "Bearer of the domain",
+        "other.org": None,
+    }
 
 
 def shows_nothing(home: Path, secret: str, *said: str, without: frozenset[Path]) -> None:
@@ -238,6 +343,27 @@ class Keyring(KeyringBackend):
 """
 
 
+@pytest.mark.parametrize("place", ["auth.json", ".rattler/credentials.json"])
+@pytest.mark.parametrize("how", ["no-object", "no-kind", "no-json", "folder"])
+def test_credentials_of_rattlers_that_can_not_be_read_are_not_quoted(
+    tmp_path: Path, channel: Path, how: str, place: str
+) -> None:
+    """rattler's own error has the words of the file that it fails at; what is said names the file."""
+    secret = canary("in_a_broken_file")
+    texts = {"no-object": f'"{secret}"', "no-kind": f'{{"{secret}": 1}}', "no-json": f'{{"BearerToken": {secret}}}'}
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    if how == "folder":
+        path.mkdir()
+    else:
+        path.write_text(f'{{"127.0.0.1": {texts[how]}}}')
+    done = ask(tmp_path, channel.as_uri(), **({"RATTLER_AUTH_FILE": str(path)} if place == "auth.json" else {}))
+    assert done.returncode == 2, done.stderr
+    assert str(path) in done.stdout + done.stderr
+    assert words_said(done.stdout + done.stderr) == set()
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def with_keyring(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A python whose prefix has the real keyring package, with a back end of the test's own."""
@@ -246,26 +372,90 @@ def with_keyring(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(python)
 
 
-@pytest.fixture(params=["http-basic", "token"])
+@dataclass(frozen=True)
+class Entry:
+    """How conda-auth was told of a channel, and how it keeps the secret."""
+
+    how: str
+    today: bool = False
+    setting: dict[str, str] = field(default_factory=dict)  # besides the channel, or in place of it
+
+    def kept(self, url: str, secret: str) -> dict[str, str]:
+        """What the back end of the test has."""
+        user = "me" if self.how == "http-basic" else "token"
+        if not self.today:
+            return {"SERVICE": f"conda-auth::{self.how}::{url}", "WHO": user, "WORD": secret}
+        record = {"target": url, "auth_type": self.how, "username": user}
+        record["token" if self.how == "token" else "password"] = secret
+        target = self.setting.get("auth_target", url)
+        return {"SERVICE": f"conda-auth::credential::{target}", "WHO": "credential", "WORD": json.dumps(record)}
+
+
+ENTRIES = {
+    "basic-before": Entry("http-basic", setting={"username": "me"}),
+    "token-before": Entry("token"),
+    "basic": Entry("http-basic", True, {"auth_target": "a-name-of-its-own"}),
+    "token": Entry("token", True),
+    "token-pattern": Entry("token", True, {"channel": "http://127.0.0.1:*"}),
+}
+
+
+@pytest.fixture(params=ENTRIES)
 def by_conda_auth(
     request: pytest.FixtureRequest, tmp_path: Path, channel: Path, with_keyring: str
 ) -> Iterator[SimpleNamespace]:
     """A guarded channel, and what conda-auth's configuration and keyring say about it."""
+    entry = ENTRIES[request.param]
     secret = canary(f"in_keyring_{request.param.replace('-', '_')}")
-    who = "me" if request.param == "http-basic" else "token"
-    guard = {"user": "me", "password": secret} if request.param == "http-basic" else {"bearer": secret}
-    with serve_channel(channel, **guard) as server:
-        one = {"channel": server.plain_url, "auth": request.param, "username": "me"}
+    with serve_channel(channel, **guard("bearer" if entry.how == "token" else "basic", secret)) as server:
+        one = {"channel": server.plain_url, "auth": entry.how, **entry.setting}
         (tmp_path / ".condarc").write_text(json.dumps({"channel_settings": [one]}))
-        environ = {
-            "PYTHON_KEYRING_BACKEND": "own_backend.Keyring",
-            "SERVICE": f"conda-auth::{request.param}::{server.plain_url}",
-            "WHO": who,
-            "WORD": secret,
-        }
+        environ = {"PYTHON_KEYRING_BACKEND": "own_backend.Keyring", **entry.kept(server.plain_url, secret)}
+        others = ["http://127.0.0.2:1/forge", server.plain_url.replace("http:", "https:")]
         with watched() as commands:
-            found = find_channels([server.plain_url], environ=environ, home=tmp_path, python=with_keyring)
+            found = find_channels([server.plain_url, *others], environ=environ, home=tmp_path, python=with_keyring)
+        assert found.authorization("127.0.0.2", "/forge") is None
+        found = replace(found, names=found.names[:1])
         yield SimpleNamespace(server=server, found=found, commands=commands, secret=secret, folder=tmp_path)
+
+
+def test_a_secret_in_condas_own_settings(tmp_path: Path, channel: Path) -> None:
+    """Some write it there; the last setting for a channel counts, and none counts for another scheme."""
+    with serve_channel(channel, user="me", password=canary("in_channel_settings")) as server:
+        place, other = server.plain_url, server.plain_url.replace("http:", "https:")
+        wrong = {"channel": place, "auth": "token", "token": "wrong"}
+        right = {"channel": place, "auth": "http-basic", "username": "me", "password": "${WORD}"}
+        (tmp_path / ".condarc").write_text(
+            json.dumps({"channel_settings": [wrong, right, {**wrong, "channel": other}]})
+        )
+        found = find_channels([place], environ={"WORD": server.password}, home=tmp_path, python="")
+        assert solver(found, tmp_path / "cache").candidates(["numpy"])["numpy"]
+    shows_nothing(tmp_path, server.password, repr(found), without=frozenset())
+
+
+def test_a_token_for_condas_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it has another word before it, as conda-auth says; the channel may be named instead of its URL."""
+    monkeypatch.setattr("likewise.indexes.conda_auth.own_place", lambda: "https://conda.firm.example")
+    monkeypatch.setattr("likewise.indexes.conda_channels.own_place", lambda: "https://conda.firm.example")
+    setting = {"channel": "mine", "auth": "token", "token": canary("of_condas_own_place")}
+    (tmp_path / ".condarc").write_text(json.dumps({"channel_settings": [setting]}))
+    for name in ("mine", "https://conda.firm.example/mine"):
+        found = find_channels([name, "https://conda.other.example/mine"], environ={}, home=tmp_path, python="")
+        said = found.authorization("conda.firm.example", "/mine/noarch/repodata.json")
+        assert said == {"Authorization": f"token {setting['token']}"}
+        assert found.authorization("conda.other.example", "/mine/noarch/repodata.json") is None
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize("name", ["conda.example", "*.example"])
+def test_what_rattler_keeps_in_keyring_makes_a_channel_private(tmp_path: Path, with_keyring: str, name: str) -> None:
+    """Nodes are not told of its packages."""
+    mine, others = (f"https://{host}/forge/noarch/x-1-0.conda" for host in ("conda.example", "conda.invalid"))
+    word = json.dumps({"BearerToken": canary("rattlers_in_keyring")})
+    environ = {"PYTHON_KEYRING_BACKEND": "own_backend.Keyring", "SERVICE": "rattler", "WHO": name, "WORD": word}
+    assert open_to_all([mine, others], environ=environ, home=tmp_path, python=with_keyring) == {others}
+    environ["SERVICE"] = "another"
+    assert open_to_all([mine, others], environ=environ, home=tmp_path, python=with_keyring) == {mine, others}
 
 
 def solver(channels: Channels, cache: Path) -> RattlerSolver:

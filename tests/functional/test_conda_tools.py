@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from likewise.formats.conda_values import channels_of
-from likewise.model.snapshot import PrefixKind, Snapshot
+from likewise.model.snapshot import OriginKind, PrefixKind, Snapshot
 from likewise.scanner import scan_prefix
 from likewise.scanner.probe import probe_python
-from support.conda_channel import CondaChannel, CondaPrefix, install
-from support.prefixes import clean_environ
+from support.conda_channel import SPECS, CondaChannel, CondaPrefix, install, install_pips
+from support.prefixes import clean_environ, make_venv, run
 
 pytestmark = pytest.mark.registry
 
@@ -38,12 +38,13 @@ def rewrite(prefix: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) ->
         path.write_text(json.dumps(change(record)))
 
 
-def scan(prefix: Path) -> Snapshot:
-    """What is there."""
+def scan(prefix: Path, folder: Path | None = None) -> Snapshot:
+    """What is there; `folder` is for what the scan wants to keep."""
+    folder = folder or prefix.parent
     with pytest.MonkeyPatch.context() as patch:
-        (prefix.parent / "work").mkdir(exist_ok=True)
-        patch.chdir(prefix.parent / "work")
-        return scan_prefix(probe_python(prefix / "bin/python"), facts_dir=prefix.parent / "facts").snapshot
+        (folder / "work").mkdir(exist_ok=True)
+        patch.chdir(folder / "work")
+        return scan_prefix(probe_python(prefix / "bin/python"), facts_dir=folder / "facts").snapshot
 
 
 def contents(snapshot: Snapshot) -> dict[str, object]:
@@ -52,10 +53,16 @@ def contents(snapshot: Snapshot) -> dict[str, object]:
 
 
 def of_conda(record: dict[str, Any]) -> dict[str, Any]:
-    """conda: the channel has the subdir behind it, the specs stand in the history, bytecode is in the list."""
-    pyc = "lib/python3.11/site-packages/__pycache__/greeter.cpython-311.pyc"
+    """conda: the channel has the subdir behind it, the specs stand in the history, bytecode is in the list, and what
+    is for any Python is described as it lies in the package."""
+    site = "lib/python3.11/site-packages/"
+    pyc = f"{site}__pycache__/greeter.cpython-311.pyc"
     paths = record["paths_data"]["paths"]
     if record["name"] == "greeter":
+        for path in paths:
+            if path["path_type"] != "unix_python_entry_point":
+                path["_path"] = path["_path"].replace(site, "site-packages/").replace("bin/", "python-scripts/")
+        assert {path["_path"].partition("/")[0] for path in paths} == {"site-packages", "python-scripts", "bin"}
         record["files"].append(pyc)
         paths.append({"_path": pyc, "path_type": "pyc_file"})
     del record["requested_specs"]
@@ -114,6 +121,58 @@ def test_records_of_every_tool(prefix: Path, tool: Callable[[dict[str, Any]], di
     requested = {one.name: one.requested for one in found.conda}
     assert bool(requested["geodata"]) is (history or tool is of_pixi)
     assert {one.code for one in found.problems} <= {"conda-link-script"}
+    assert not any(one.missing or one.modified for one in found.conda)
+
+
+# ---- rattler-build itself, the one such program that the package index has
+
+
+RATTLER_BUILD = """
+import json, sys
+from rattler_build import Stage0Recipe, VariantConfig
+from rattler_build.debug import DebugSession
+
+channel, output, *specs = sys.argv[1:]
+recipe = {"package": {"name": "mine", "version": "1"}, "requirements": {"host": specs}}
+(variant,) = Stage0Recipe.from_yaml(json.dumps(recipe)).render(VariantConfig())
+print(DebugSession.create(variant, output_dir=output, channels=[channel]).host_prefix)
+"""
+
+
+@pytest.fixture(scope="module")
+def of_rattler_build(conda_channel: CondaChannel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prefix that it has made of the tests' channel, as the one in which something is built, and pip's on top."""
+    folder = tmp_path_factory.mktemp("rattler-build")
+    python = make_venv(folder / "venv", "py-rattler-build==0.73.*")
+    places = {
+        "HOME": str(folder),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "RATTLER_CACHE_DIR": str(folder / "rattler"),
+    }
+    said = run(python, "-c", RATTLER_BUILD, conda_channel.url, folder / "made", *SPECS, cwd=folder, **places)
+    prefix = Path(said.splitlines()[-1])
+    install_pips(prefix, folder / "wheels")
+    return prefix
+
+
+def test_a_prefix_of_rattler_build(of_rattler_build: Path, conda_prefix: CondaPrefix, tmp_path: Path) -> None:
+    """It is the very one that py-rattler makes, although its path is as long as a placeholder: layers, channels, pip's
+    packages on top and over conda's. Nobody's wishes are noted in it."""
+    history = of_rattler_build / "conda-meta" / "history"
+    assert len(str(of_rattler_build)) > 200 and history.read_text() == ""
+    expected, found = scan(conda_prefix.folder, tmp_path), scan(of_rattler_build, tmp_path)
+    assert found.interpreter.kind is PrefixKind.CONDA
+    assert contents(found) == contents(expected)
+    assert {one.name: one.replaced for one in found.conda if one.replaced} == {"greeter": "uv"}
+    assert channels_of(found.conda) == channels_of(expected.conda)
+    assert described(found) == described(expected)
+    assert not any(one.requested or one.missing or one.modified for one in found.conda)
+    assert [one.code for one in found.problems] == [one.code for one in expected.problems]
+
+
+def described(snapshot: Snapshot) -> dict[str, tuple[str, OriginKind]]:
+    """The distributions, by name."""
+    return {one.name: (one.version, one.origin.kind) for one in snapshot.distributions}
 
 
 # ---- without py-rattler

@@ -41,6 +41,8 @@ class ChannelServer:
         Take every request, and never answer.
     slow : float
         Seconds before anything but headers alone is sent.
+    elsewhere : str
+        Send everybody who may read it to the same path beneath this URL.
     """
 
     port: int
@@ -56,6 +58,7 @@ class ChannelServer:
     page: str = ""
     silent: bool = False
     slow: float = 0
+    elsewhere: str = ""
     asked: list[str] = field(default_factory=list)
     authorizations: list[str] = field(default_factory=list)
 
@@ -114,14 +117,18 @@ def serve_channel(folder: Path, *, host: str = "127.0.0.1", **behaviour: object)
             start = f"/t/{server.token}/" if server.token else "/"
             place = folder.parent / path.removeprefix(start)
             inside = path.startswith(f"{start}{folder.name}/") and place.resolve().is_relative_to(folder)
+            if inside and server.elsewhere:
+                return self._send(302, b"elsewhere", f"{server.elsewhere}/{path.removeprefix(start)}")
             if not inside or not place.is_file():
                 return self._send(404, b"not found")
             return self._send(200, place.read_bytes())
 
         do_HEAD = do_GET
 
-        def _send(self, status: int, data: bytes) -> None:
+        def _send(self, status: int, data: bytes, location: str = "") -> None:
             self.send_response(status)
+            if location:
+                self.send_header("Location", location)
             if status == 401:
                 self.send_header("WWW-Authenticate", 'Basic realm="channel"')
             if server.page:

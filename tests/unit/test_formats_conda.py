@@ -192,6 +192,8 @@ def test_name_version_build() -> None:
     found, platform = contents(LIST_EXPORT)
     assert (platform.os, platform.arch) == ("windows", "x86_64")
     assert package(found, "python").build == "h631f459_0_cpython"
+    assert [one.name for one in found.packages] == ["python"]
+    assert [(pin.name, pin.version) for pin in found.pins] == [("sample", "1.2")]
 
 
 def test_json() -> None:
@@ -233,6 +235,31 @@ def test_an_export_without_builds_is_of_what_is_installed() -> None:
     text = "dependencies:\n- python=3.11\n- numpy=1.10\nprefix: /opt/e\n"
     assert {one.name: one.version for one in contents(text)[0].packages} == {"python": "3.11", "numpy": "1.10"}
     assert {one.version for one in contents(text.replace("prefix: /opt/e", ""))[0].packages} == {""}
+
+
+def test_an_export_of_the_history_is_of_wishes() -> None:
+    """conda writes the prefix there as well; what somebody asked for without a version tells them apart."""
+    text = "name: e\ndependencies:\n  - python=3.11\n  - forge::r-base\nprefix: /opt/e\n"
+    found, _ = contents(text)
+    assert {one.name: (one.version, one.requested) for one in found.packages} == {
+        "python": ("", ("python=3.11",)),
+        "r-base": ("", ("forge::r-base",)),
+    }
+
+
+def test_an_export_as_json() -> None:
+    """``conda env export --json`` has the same as YAML has."""
+    for gap in (None, 2):
+        told = {
+            "name": "e",
+            "channels": ["https://channels.example/t/x/forge"],
+            "dependencies": ["python=3.11.9=h9_0", "openssl=3=h0_0", {"pip": ["sample==1.2"]}],
+            "prefix": "/opt/e",
+        }
+        found, _ = contents(json.dumps(told, indent=gap))
+        assert {one.name: one.build for one in found.packages} == {"python": "h9_0", "openssl": "h0_0"}
+        assert [pin.name for pin in found.pins] == ["sample"]
+        assert found.channels == ("https://channels.example/forge",)
 
 
 def test_conda_lock() -> None:

@@ -31,6 +31,11 @@ _LIST = re.compile(
     re.MULTILINE,
 )
 _YAML = re.compile(r"^(dependencies|environments|package|packages|metadata|channels|version):", re.MULTILINE)
+_JSON_ENV = re.compile(
+    r'^\s*\{(?:\s*"(?:name|prefix|channels)"\s*:\s*(?:"[^"]*"|\[[^\]]*\])\s*,)*\s*"dependencies"\s*:\s*\['
+)
+"""``conda env export --json``; JSON is YAML."""
+
 _HEAD = 4096
 
 
@@ -39,6 +44,8 @@ def is_conda(text: str) -> bool:
     head = text.lstrip("\ufeff")[:_HEAD]
     if head.lstrip().startswith("["):
         return '"build_string"' in head or '"build"' in head
+    if head.lstrip().startswith("{"):
+        return _JSON_ENV.search(head) is not None
     if _EXPLICIT.search(text) or _LIST.search(head):
         return True
     return _YAML.search(head) is not None

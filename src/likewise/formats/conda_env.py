@@ -7,7 +7,7 @@ list of pip's in it, ``prefix``, and ``platforms``, which others write.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
@@ -40,8 +40,9 @@ class _File(msgspec.Struct):
 def read_env(text: str) -> CondaListing:
     """Read it.
 
-    A line ``name=version=build`` says what is installed; where there is a ``prefix`` or most lines are such ones,
-    ``name=version`` does as well (``conda env export --no-builds``). Any other is a wish.
+    A line ``name=version=build`` says what is installed; where most lines are such ones, or there is a ``prefix`` and
+    every line has a version, ``name=version`` does as well (``conda env export --no-builds``). Any other is a wish
+    (``--from-history`` writes a ``prefix``, too).
 
     Raises
     ------
@@ -53,7 +54,7 @@ def read_env(text: str) -> CondaListing:
     pip = [line for one in found.dependencies if isinstance(one, dict) for line in _lines(one.get("pip"))]
     if not specs and not pip:
         raise UsageError(f"This {FORM} asks for nothing.", todo="Name packages under dependencies.")
-    exported = bool(found.prefix) or sum(bool(_INSTALLED.fullmatch(spec)) for spec in specs) * 2 > len(specs)
+    exported = _is_export(specs, of_prefix=bool(found.prefix))
     packages = one_each(_merged(package_of(spec, exported=exported) for spec in specs))
     pins, requirements, problems = read_pip(pip)
     channels = tuple(found.channels or ())
@@ -70,6 +71,14 @@ def read_env(text: str) -> CondaListing:
         secrets=secret_channels(channels),
         options="\n".join(filter(_PIP_INDEXES.fullmatch, map(str.strip, pip))),
     )
+
+
+def _is_export(specs: Sequence[str], *, of_prefix: bool) -> bool:
+    """Whether they say what is installed."""
+    bare = [spec.rpartition("::")[2] for spec in specs]
+    if of_prefix and all(_INSTALLED.fullmatch(spec) or _VERSION.fullmatch(spec) for spec in bare):
+        return True
+    return sum(bool(_INSTALLED.fullmatch(spec)) for spec in bare) * 2 > len(bare)
 
 
 def package_of(spec: str, *, exported: bool) -> CondaPackage:

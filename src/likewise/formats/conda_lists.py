@@ -33,6 +33,9 @@ EXPLICIT = "explicit list of conda packages"
 LIST = "conda list"
 
 _PLATFORM = re.compile(r"^#\s*platform:\s*([a-z]+-[a-z0-9]+)\s*$", re.MULTILINE)
+_PIP_BUILD = "pypi_0"
+"""What conda writes in place of a build for what pip installed: in an export that is all there is to tell by."""
+
 _PIP_LINE = re.compile(
     r"#\s*pip\s+(?P<name>[A-Za-z0-9._-]+)\s*@\s*(?P<url>\S+)(?:\s+--hash=sha256:(?P<sha256>\w{64}))?"
 )
@@ -102,7 +105,7 @@ def read_list(text: str) -> CondaListing:
             problems.append(not_understood(number, "names no version"))
             continue
         name, version, build, channel = (*cells, "", "")[:4]
-        if channel in PIP_CHANNELS or build in PIP_CHANNELS:
+        if channel in PIP_CHANNELS or build in (*PIP_CHANNELS, _PIP_BUILD):
             pins.append(pip_pin(name, version))
         else:
             found.append(CondaPackage(name=name.lower(), version=version, build=build, channel=clean_channel(channel)))

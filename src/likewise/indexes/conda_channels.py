@@ -1,8 +1,9 @@
 """Channels of conda, as URLs, and the credentials that reach them: in this process alone.
 
-A token may be in a channel's URL (``/t/TOKEN/``), a user and password too; mamba keeps credentials in
-``~/.mamba/auth/authentication.json``, conda-auth in keyring. What rattler keeps (its own file, keyring, netrc) rattler
-finds by itself.
+A token may be in a channel's URL (``/t/TOKEN/``), a user and password too; conda's configuration has such URLs,
+anaconda-client's files have tokens for them, mamba keeps credentials in ``~/.mamba/auth/authentication.json``, pixi in
+the file that its configuration names, conda-auth in keyring. What else rattler keeps (its own files, keyring, netrc)
+rattler finds by itself.
 """
 
 from __future__ import annotations
@@ -16,20 +17,16 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
-from likewise.indexes.conda_config import CondaConfig, read_conda_config
-from likewise.indexes.conda_mirrors import Mirrors, find_mirrors
-from likewise.indexes.keyring import Question, ask_keyring
+from likewise.indexes.conda_auth import credentials_of_conda_auth
+from likewise.indexes.conda_config import CondaConfig, located, own_place, read_conda_config
+from likewise.indexes.conda_mirrors import Mirrors, mirrors_of
+from likewise.indexes.conda_tokens import anaconda_tokens, with_anaconda_token
+from likewise.indexes.rattler_config import RattlerConfig, read_rattler_config
+from likewise.indexes.rattler_store import Stored, kept_by_rattler, read_stored, stored_for
 from likewise.indexes.secret import Secret, credential
 from likewise.indexes.stated import unreadable
 from likewise.model.origins import redact, redact_channel
 from likewise.model.snapshot import Problem
-
-DEFAULTS = "defaults"
-OWN_DEFAULTS = ("main", "r")
-"""What ``defaults`` means where nobody has said it: names beneath the place of all channels."""
-
-KEYRING = "conda-auth"
-"""The first part of the names under which conda-auth keeps credentials."""
 
 
 @dataclass(frozen=True)
@@ -90,41 +87,107 @@ def find_channels(
     """
     problems: list[Problem] = []
     config = read_conda_config(environ, home, problems)
-    known, roots = {**_known_secrets(config), **(secrets or {})}, _secret_roots(config)
+    rattlers = read_rattler_config(environ, home, problems)
     texts = list(dict.fromkeys(place for name in named or config.channels for place in located(name, config)))
-    headers, tokens = _of_mamba(home, problems)
-    names, places = [], {}
-    for text in texts:
-        clean = redact_channel(text).rstrip("/")
-        names.append(clean)
+    cleaned = {text: redact_channel(text).rstrip("/") for text in texts}
+    kept = _read_kept(config, rattlers, environ, home, problems)
+    mirrors = mirrors_of(rattlers)
+    plain = [redact(one.reveal()).rstrip("/") for places in mirrors.values() for one in places]
+    names = [*cleaned.values(), *plain] if kept or config.auth else []
+    urls = {name: url for name in names if name and (url := _as_url(name))}
+    with_tokens = _with_tokens(urls, kept, environ, home, python)
+    headers = kept.headers_for(urls.values())
+    known, roots = {**_known_secrets(config), **(secrets or {})}, _secret_roots(config)
+    places = {}
+    for text, clean in cleaned.items():
         with_secret = text
         if text.rstrip("/") == clean:
-            with_secret = known.get(clean) or _beneath_root(clean, roots) or _with_token(clean, tokens)
+            with_secret = known.get(clean) or _beneath_root(clean, roots) or with_tokens.get(clean, "")
         if with_secret:
             place, header = _parted(with_secret)
             if header:
                 headers[_beneath(clean)] = header
             if place != clean:
                 places[clean] = Secret(place)
-    headers |= _of_conda_auth(config, environ, python, problems)
-    mirrors = find_mirrors(environ, home, problems)
-    return Channels(tuple(dict.fromkeys(names)), places, headers, mirrors, tuple(problems))
+    signed = credentials_of_conda_auth(set(urls.values()), config, environ=environ, python=python, problems=problems)
+    headers |= {_beneath(url): header for url, header in signed.items()}
+    return Channels(
+        tuple(dict.fromkeys(cleaned.values())),
+        places,
+        headers,
+        {
+            channel: tuple(Secret(with_tokens.get(one.reveal(), one.reveal())) for one in places)
+            for channel, places in mirrors.items()
+        },
+        tuple(problems),
+    )
 
 
-def located(name: str, config: CondaConfig) -> tuple[str, ...]:
-    """Where a channel is: a URL, or its name for conda's own place (conda's documentation, "Channels").
+@dataclass(frozen=True)
+class _Kept:
+    """Credentials that are kept apart from the URLs of channels.
 
-    ``defaults`` is several.
+    Attributes
+    ----------
+    config : CondaConfig
+        It says where tokens come in a URL.
+    headers, tokens : mapping
+        Of mamba: host with the beginning of a path -> value of ``Authorization``, or token.
+    pixi : mapping
+        Of the file that pixi's configuration names: host, or ``*.domain`` -> either.
+    anaconda : mapping
+        Of anaconda-client: the beginning of a URL -> token.
     """
-    name = name.strip().rstrip("/")
-    if "://" in name or not name:
-        return (name,) if name else ()
-    if name == DEFAULTS:
-        chosen = config.default_channels or OWN_DEFAULTS
-        return tuple(place for one in chosen if one != DEFAULTS for place in located(one, config))
-    first = name.partition("/")[0]
-    base = config.custom.get(name) or config.custom.get(first) or config.alias
-    return (f"{base}/{name}",) if base else (name,)
+
+    config: CondaConfig
+    headers: Mapping[str, Secret]
+    tokens: Mapping[str, Secret]
+    pixi: Mapping[str, Stored]
+    anaconda: Mapping[str, Secret]
+
+    def __bool__(self) -> bool:
+        return bool(self.headers or self.tokens or self.pixi or self.anaconda)
+
+    def headers_for(self, urls: Iterable[str]) -> dict[str, Secret]:
+        """Host, perhaps with the beginning of a path -> value of ``Authorization``."""
+        hosts = {_host(url) for url in urls}
+        found = {host: one.header for host in hosts if (one := stored_for(host, self.pixi)) and one.header}
+        return {**found, **self.headers}
+
+    def with_token(self, url: str) -> str:
+        """`url` with a token in its path, "" when there is none."""
+        stored = stored_for(_host(url), self.pixi)
+        if stored and stored.token:
+            return _behind_host(url, stored.token)
+        token = _nearest(self.tokens, _beneath(url))
+        return _behind_host(url, token) if token else with_anaconda_token(url, self.anaconda, self.config)
+
+
+def _read_kept(
+    config: CondaConfig, rattlers: RattlerConfig, environ: Mapping[str, str], home: Path, problems: list[Problem]
+) -> _Kept:
+    headers, tokens = _of_mamba(home, problems)
+    pixi = read_stored(rattlers.credentials, problems) if rattlers.credentials else {}
+    first = environ.get("RATTLER_AUTH_FILE")
+    if pixi and first:  # as pixi has it; py-rattler finds these by itself
+        pixi |= dict.fromkeys(read_stored(Path(first), []), Stored())
+    anaconda = anaconda_tokens(config, environ=environ, home=home, problems=problems)
+    return _Kept(config, headers, tokens, pixi, anaconda)
+
+
+def _with_tokens(
+    urls: Mapping[str, str], kept: _Kept, environ: Mapping[str, str], home: Path, python: str
+) -> dict[str, str]:
+    """Name of a channel -> its URL with a token, of those that have one; but not where rattler puts one there, too."""
+    found = {name: place for name, url in urls.items() if (place := kept.with_token(url))}
+    hosts = {_host(place) for place in found.values()}
+    rattlers = kept_by_rattler(hosts, environ=environ, home=home, python=python)
+    return {name: place for name, place in found.items() if not (rattlers.get(_host(place)) or Stored()).token}
+
+
+def _as_url(name: str) -> str:
+    """Where a channel is, "" when nobody here knows that."""
+    return name if "://" in name or not own_place() else f"{own_place()}/{name}"
 
 
 def _known_secrets(config: CondaConfig) -> dict[str, str]:
@@ -160,11 +223,14 @@ def _parted(url: str) -> tuple[str, Secret | None]:
     return plain, Secret(credential(unquote(name), unquote(password)).header())
 
 
-def _with_token(url: str, tokens: Mapping[str, Secret]) -> str:
-    """`url` with a token that is known for it, where mamba puts it: behind the host; "" when there is none."""
-    token = _nearest(tokens, _beneath(url)) if "://" in url else None
+def _behind_host(url: str, token: Secret) -> str:
+    """`url` with a token where mamba and rattler put it."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc, f"/t/{token.reveal()}{parts.path}", "", "")) if token else ""
+    return urlunsplit((parts.scheme, parts.netloc, f"/t/{token.reveal()}{parts.path}", "", ""))
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 def _nearest(known: Mapping[str, Secret], place: str) -> Secret | None:
@@ -222,28 +288,3 @@ def _decoded(password: str) -> str:
         return base64.b64decode(password, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return password
-
-
-def _of_conda_auth(
-    config: CondaConfig, environ: Mapping[str, str], python: str, problems: list[Problem]
-) -> dict[str, Secret]:
-    """What conda-auth keeps in keyring, of the channels that the configuration names for it."""
-    asked = {channel: how for channel, how in config.auth.items() if how[0] in ("token", "http-basic")}
-    if not asked:
-        return {}
-    questions = [
-        Question((f"{KEYRING}::{how}::{channel}",), "token" if how == "token" else user)
-        for channel, (how, user) in asked.items()
-    ]
-    answers = ask_keyring(python, questions, environ=environ)
-    if answers.why:
-        message = f"A credential for a channel of conda's was not found: {answers.why}."
-        problems.append(Problem(code="keyring", subject="channels", message=message))
-    found = {}
-    for (channel, (how, _)), answer in zip(asked.items(), answers.found, strict=True):
-        place = next(iter(located(channel, config)), "")
-        if answer is None or "://" not in place:
-            continue
-        token = f"Bearer {answer.password.reveal()}" if answer.password else ""
-        found[_beneath(place)] = Secret(token if how == "token" else answer.header())
-    return found

@@ -7,17 +7,49 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from likewise.indexes.secret import Secret
 from likewise.indexes.stated import unreadable
 from likewise.model.snapshot import Problem
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)")
+_FALSE = frozenset({"false", "no", "off", "0", "n"})
+
+DEFAULTS = "defaults"
+OWN_DEFAULTS = ("main", "r")
+"""What ``defaults`` means where nobody has said it: names beneath the place of all channels."""
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """How one signs in to a channel (conda's ``channel_settings``, of which conda-auth takes what it needs).
+
+    Attributes
+    ----------
+    channel : str
+        A name, a URL, or a pattern of URLs.
+    how : str
+        ``token``, ``http-basic``, or what another plugin understands.
+    user : str
+        "" where the place of the secret says it.
+    target : str
+        The name under which the secret is kept, "" for the channel's.
+    secret : Secret or None
+        A token or password that the configuration itself has.
+    """
+
+    channel: str = field(repr=False)
+    how: str
+    user: str = ""
+    target: str = ""
+    secret: Secret | None = None
 
 
 @dataclass
@@ -34,17 +66,20 @@ class CondaConfig:
         What is asked when nobody names channels.
     custom : dict
         Name, or the first part of one -> what it stands behind.
-    auth : dict
-        Channel -> how one signs in, and as whom (conda-auth's ``channel_settings``).
+    auth : list of SignIn
+        The last one that is meant counts.
+    tokens : bool
+        Whether tokens that anaconda-client keeps are put into URLs.
     pkgs_dirs : list of str
         Where packages are kept that were fetched; paths, the one that counts most first.
     """
 
-    alias: str = ""
+    alias: str = field(default="", repr=False)
     default_channels: list[str] = field(default_factory=list, repr=False)
     channels: list[str] = field(default_factory=list, repr=False)
     custom: dict[str, str] = field(default_factory=dict, repr=False)
-    auth: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    auth: list[SignIn] = field(default_factory=list, repr=False)
+    tokens: bool = True
     pkgs_dirs: list[str] = field(default_factory=list)
 
 
@@ -63,6 +98,7 @@ def read_conda_config(environ: Mapping[str, str], home: Path, problems: list[Pro
             continue
         if isinstance(value, dict):
             _join(found, value, environ)
+    found.tokens = _is_true(environ.get("CONDA_ADD_ANACONDA_TOKEN"), found.tokens)
     return found
 
 
@@ -72,18 +108,25 @@ def _places(environ: Mapping[str, str], home: Path) -> list[Path]:
     if root := environ.get("CONDA_ROOT") or environ.get("MAMBA_ROOT_PREFIX"):
         roots.append(Path(root))
     roots += [Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "conda", home / ".conda"]
-    places = [root / name for root in roots for name in (".condarc", "condarc")]
+    places = [place for root in roots for place in _within(root)]
     places += [home / ".condarc", home / ".mambarc"]
     if prefix := environ.get("CONDA_PREFIX"):
-        places.append(Path(prefix) / ".condarc")
+        places += _within(Path(prefix))
     places += [Path(os.path.expanduser(environ[name])) for name in ("CONDARC", "MAMBARC") if environ.get(name)]
     return places
 
 
+def _within(folder: Path) -> list[Path]:
+    more = sorted(path for path in (folder / "condarc.d").glob("*") if path.suffix in (".yml", ".yaml"))
+    return [folder / ".condarc", folder / "condarc", *more]
+
+
 def _join(found: CondaConfig, value: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-    def text(one: Any) -> str:
-        known = _VARIABLE.sub(lambda match: environ.get(match[1] or match[2], match[0]), one)
-        return known.strip().rstrip("/")
+    def known(one: str) -> str:
+        return _VARIABLE.sub(lambda match: environ.get(match[1] or match[2], match[0]), one)
+
+    def text(one: str) -> str:
+        return known(one).strip().rstrip("/")
 
     def texts(one: Any) -> list[str]:
         return [text(item) for item in (one if isinstance(one, list) else [one]) if isinstance(item, str) and item]
@@ -97,6 +140,51 @@ def _join(found: CondaConfig, value: Mapping[str, Any], environ: Mapping[str, st
     if isinstance(custom, dict):
         found.custom |= {name: text(url) for name, url in custom.items() if isinstance(url, str)}
     settings = value.get("channel_settings")
-    for one in settings if isinstance(settings, list) else []:
-        if isinstance(one, dict) and isinstance(one.get("channel"), str) and isinstance(one.get("auth"), str):
-            found.auth[text(one["channel"])] = (one["auth"], str(one.get("username", "")))
+    found.auth += [_sign_in(one, known) for one in (settings if isinstance(settings, list) else []) if _says_how(one)]
+    for name in ("add_binstar_token", "add_anaconda_token"):
+        found.tokens = _is_true(value.get(name), found.tokens)
+
+
+def _says_how(one: Any) -> bool:
+    return isinstance(one, dict) and all(isinstance(one.get(key), str) and one[key] for key in ("channel", "auth"))
+
+
+def _sign_in(one: Mapping[str, Any], known: Callable[[str], str]) -> SignIn:
+    how = one["auth"].strip()
+
+    def text(key: str) -> str:
+        return known(value) if isinstance(value := one.get(key), str) else ""
+
+    secret = text("token" if how == "token" else "password")
+    channel = text("channel").strip().rstrip("/")
+    return SignIn(channel, how, text("username"), text("auth_target"), Secret(secret) if secret else None)
+
+
+def _is_true(said: Any, before: bool) -> bool:
+    return said.strip().lower() not in _FALSE if isinstance(said, str) and said else before
+
+
+def located(name: str, config: CondaConfig) -> tuple[str, ...]:
+    """Where a channel is: a URL, or its name for conda's own place (conda's documentation, "Channels").
+
+    ``defaults`` is several.
+    """
+    name = name.strip().rstrip("/")
+    if "://" in name or not name:
+        return (name,) if name else ()
+    if name == DEFAULTS:
+        chosen = config.default_channels or OWN_DEFAULTS
+        return tuple(place for one in chosen if one != DEFAULTS for place in located(one, config))
+    first = name.partition("/")[0]
+    base = config.custom.get(name) or config.custom.get(first) or config.alias
+    return (f"{base}/{name}",) if base else (name,)
+
+
+@lru_cache(maxsize=1)
+def own_place() -> str:
+    """The URL that all names of channels stand behind where nobody has said another: rattler knows it, "" without."""
+    try:
+        from rattler import Channel
+    except ImportError:
+        return ""
+    return str(Channel("x").base_url).rstrip("/").removesuffix("/x")

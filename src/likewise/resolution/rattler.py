@@ -35,6 +35,9 @@ RETRIES = 2
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/\s]*@)?[^\s`'\")>\]]+", re.IGNORECASE)
 
+_FILE = re.compile(r"failed to (?:parse|open file|read from file) `?(.+?)`?: ")
+"""How rattler names the file of its credentials that it can't read."""
+
 
 def require_rattler() -> None:
     """Make sure that py-rattler is there.
@@ -80,7 +83,7 @@ class RattlerSolver:
     UnsupportedError
         py-rattler is not installed.
     UsageError
-        Something is no channel.
+        Something is no channel, or what rattler keeps of credentials can't be read.
     """
 
     def __init__(
@@ -252,6 +255,8 @@ class Downloads:
     ------
     UnsupportedError
         py-rattler is not installed.
+    UsageError
+        What rattler keeps of credentials can't be read.
     """
 
     def __init__(
@@ -326,8 +331,15 @@ def _not_had(url: str, why: str) -> FetchError:
 
 
 def _client(authorization: Authorization | None, mirrors: Mapping[str, Sequence[str]] | None) -> Any:
-    """rattler's own client, which knows what rattler keeps; mirrors and headers of ours."""
+    """rattler's own client, which knows what rattler keeps; mirrors and headers of ours.
+
+    Raises
+    ------
+    UsageError
+        What rattler keeps can't be read.
+    """
     from rattler import Client
+    from rattler.exceptions import AuthenticationStorageError
     from rattler.networking import (
         AddHeadersMiddleware,
         AuthenticationMiddleware,
@@ -342,7 +354,14 @@ def _client(authorization: Authorization | None, mirrors: Mapping[str, Sequence[
     there = [MirrorMiddleware(asked)] if asked else []
     ours = [AddHeadersMiddleware(authorization)] if authorization else []
     own = [AuthenticationMiddleware(), OciMiddleware(), GCSMiddleware(), S3Middleware()]
-    return Client([RetryMiddleware(RETRIES), *there, *ours, *own])
+    try:
+        return Client([RetryMiddleware(RETRIES), *there, *ours, *own])
+    except AuthenticationStorageError as error:  # its words may be the file's
+        named = _FILE.search(str(error))
+    raise UsageError(
+        f"rattler keeps credentials in {named[1] if named else 'a file'}, which can't be read or understood.",
+        todo="Correct it: `RATTLER_AUTH_FILE` names it, else it is ~/.rattler/credentials.json.",
+    )
 
 
 def _folders(mirrors: Mapping[str, Sequence[str]] | None) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -25,9 +25,15 @@ from likewise.scanner.ownership import METADATA
 from likewise.scanner.stats import is_young, pack, version_of
 
 _UPDATE = re.compile(r"^# (?:update|install|remove|neutered|create) specs:\s*\[?(.*?)\]?\s*$", re.MULTILINE)
+_URL = re.compile(r"https?://[^\s'\"\[\],]+", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 _GENERATED = frozenset({"unix_python_entry_point", "pyc_file", "directory"})
 """Path types of what installers make by themselves, or what is no file."""
+
+_SITE_PACKAGES = "site-packages"
+_SITE = re.compile(rf"/{_SITE_PACKAGES}/")
+_OF_ANY_PYTHON = (f"{_SITE_PACKAGES}/", "python-scripts/")
+"""Where a package for any Python has its modules and scripts."""
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -153,8 +159,9 @@ def read_records(prefix: str, folder: Path | None = None) -> Records:
         write_kept(file, _Kept(rules, old))
     if not said:
         return Records((), tuple(problems))
-    asked = _asked(os.path.join(prefix, "conda-meta", "history"))
-    packages = [_requested(one, asked) for one in _one_each(prefix, said, problems)]
+    history = _history(prefix)
+    asked, guarded = _asked(history), _guarded(history)
+    packages = [_private(_requested(one, asked), guarded) for one in _one_each(prefix, said, problems)]
     problems += _unknown_channels(packages)
     return Records(tuple(packages), tuple(problems))
 
@@ -220,7 +227,7 @@ def _channel(said: _Written) -> str:
 
 
 def _claims(said: _Written) -> Iterator[Claim]:
-    described = {one.path: one for one in said.paths_data.paths} if said.paths_data else {}
+    described = _described(said)
     for path in dict.fromkeys([*described, *said.files]):
         if not _is_plain(path):
             raise ValueError(f"it names the path {path!r}")
@@ -238,6 +245,26 @@ def _claims(said: _Written) -> Iterator[Claim]:
             placeholder=one.prefix_placeholder or "",
             binary=one.file_mode == "binary",
         )
+
+
+def _described(said: _Written) -> dict[str, _Path]:
+    """What a record describes, by where it lies in the prefix.
+
+    Of a package for any Python, conda's own records describe files as they lie in the package (``site-packages/…``,
+    ``python-scripts/…``), and list them as they lie in the prefix.
+    """
+    paths = said.paths_data.paths if said.paths_data else []
+    if said.noarch != "python" or not any(one.path.startswith(_OF_ANY_PYTHON) for one in paths):
+        return {one.path: one for one in paths}
+    listed = frozenset(said.files)
+    sites = {path[: match.start()] for path in listed if (match := _SITE.search(path))}
+
+    def there(path: str) -> str:
+        folder, _, rest = path.partition("/")
+        places = [f"{site}/{path}" for site in sites] if folder == _SITE_PACKAGES else [f"bin/{rest}"]
+        return next((place for place in places if place in listed), path)
+
+    return {there(one.path) if one.path.startswith(_OF_ANY_PYTHON) else one.path: one for one in paths}
 
 
 def _is_plain(path: str) -> bool:
@@ -274,15 +301,32 @@ def _share_there(prefix: str, record: Record) -> float:
     return there / len(record.claims) if record.claims else 1.0
 
 
-def _asked(history: str) -> dict[str, tuple[str, ...]]:
-    """Package name → match specs that the user gave, as conda's and mamba's history of the prefix has them."""
+def _history(prefix: str) -> str:
+    """What conda and mamba note of what was done to the prefix, "" when there is nothing."""
     try:
-        with open(history, encoding="utf-8", errors="replace") as stream:
-            text = stream.read()
+        with open(os.path.join(prefix, "conda-meta", "history"), encoding="utf-8", errors="replace") as stream:
+            return stream.read()
     except OSError:
-        return {}
+        return ""
+
+
+def _guarded(history: str) -> frozenset[str]:
+    """Channels that were named with a credential: conda's records don't have it."""
+    lines = (line for line in history.splitlines() if line.startswith("#") and "://" in line)
+    named = {url.partition("::")[0] for line in lines for url in _URL.findall(line)}
+    return frozenset(clean.rstrip("/") for url in named if (clean := redact(url)) != url and clean)
+
+
+def _private(record: Record, guarded: Collection[str]) -> Record:
+    if record.private or not any(record.url.startswith(f"{channel}/") for channel in guarded):
+        return record
+    return msgspec.structs.replace(record, private=True)
+
+
+def _asked(history: str) -> dict[str, tuple[str, ...]]:
+    """Package name → match specs that the user gave, as the history of the prefix has them."""
     found: dict[str, tuple[str, ...]] = {}
-    for match in _UPDATE.finditer(text):
+    for match in _UPDATE.finditer(history):
         action = match.group().split()[1]
         for spec in _specs(match[1]):
             if action in ("remove", "neutered"):
