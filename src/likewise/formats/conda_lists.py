@@ -17,7 +17,6 @@ from likewise.formats.conda_values import (
     CondaListing,
     Contents,
     archive_of,
-    channels_of,
     clean_channel,
     hexadecimal,
     is_virtual,
@@ -184,7 +183,7 @@ def _listing(
     packages = one_each(package for package in found if not is_virtual(package.name))
     if not packages:
         raise UsageError(f"There is no conda package in this {form}.", todo="Write it again.")
-    contents = Contents(packages=packages, pins=pins, channels=channels_of(packages))
+    contents = Contents(packages=packages, pins=pins)
     return CondaListing(form=form, contents={("", subdir): contents}, problems=tuple(problems), secrets=secrets)
 
 

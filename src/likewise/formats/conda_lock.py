@@ -15,7 +15,6 @@ from likewise.formats.conda_values import (
     CondaListing,
     Contents,
     archive_of,
-    channels_of,
     clean_channel,
     hexadecimal,
     is_virtual,
@@ -91,8 +90,7 @@ def read_conda_lock(document: Any, *, form: str = FORM) -> CondaListing:
             for one in own
             if one.manager == "pip"
         )
-        where = channels or channels_of(packages)
-        contents["", platform] = Contents(packages=packages, pins=pins, channels=where)
+        contents["", platform] = Contents(packages=packages, pins=pins, channels=channels)
     secrets = secret_channels((*texts, *(one.url.rsplit("/", 2)[0] for one in entries if one.manager == "conda")))
     return CondaListing(form=form, contents=contents, problems=tuple(problems.values()), secrets=secrets)
 

@@ -32,7 +32,7 @@ class Contents:
     requirements : tuple of str
         What pip is asked for (PEP 508), in any version that suits.
     channels : tuple of str
-        URLs and names, without credentials, the first one first.
+        Those that the file asks for, apart from its packages: URLs and names, without credentials, the first one first.
     """
 
     packages: tuple[CondaPackage, ...]
