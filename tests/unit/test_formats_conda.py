@@ -168,6 +168,25 @@ def test_an_explicit_list() -> None:
     assert [(pin.name, pin.version, pin.wheels[0].sha256) for pin in found.pins] == [("sample", "1.2", SHA)]
 
 
+@pytest.mark.parametrize(
+    "line, channel, subdir",
+    [
+        ("/home/me/pkgs/python-3.11.9-h0_0.conda", "file:///home/me/pkgs", ""),
+        ("/srv/forge/linux-64/python-3.11.9-h0_0.conda", "file:///srv/forge", "linux-64"),
+        ("file:///home/me/Downloads/python-3.11.9-h0_0.conda", "file:///home/me/Downloads", ""),
+        ("C:\\pkgs\\python-3.11.9-h0_0.conda", "file:///C:/pkgs", ""),
+        ("pkgs/python-3.11.9-h0_0.conda", "", ""),
+        ("https://site.example/v1/python-3.11.9-h0_0.conda", "https://site.example/v1", ""),
+    ],
+)
+def test_an_archive_in_any_folder(line: str, channel: str, subdir: str) -> None:
+    """A folder that is called like no platform is none, and its archives may be for any."""
+    found, platform = contents(f"@EXPLICIT\n{line}\n")
+    python = package(found, "python")
+    assert (python.version, python.channel, python.subdir) == ("3.11.9", channel, subdir)
+    assert platform.os == "linux"
+
+
 def test_what_holds_a_credential_is_known_to_the_process_alone() -> None:
     """Of a URL with user info or a token only the plain one is in the values; the other is not shown."""
     for text in (EXPLICIT, LIST_JSON, ENVIRONMENT):
