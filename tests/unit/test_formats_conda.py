@@ -210,7 +210,8 @@ def test_name_version_build() -> None:
     """``conda list --export`` says for which platform it is."""
     found, platform = contents(LIST_EXPORT)
     assert (platform.os, platform.arch) == ("windows", "x86_64")
-    assert package(found, "python").build == "h631f459_0_cpython"
+    assert [str(one) for one in found.packages] == ["python-3.11.9-h631f459_0_cpython"]
+    assert [(pin.name, pin.version) for pin in found.pins] == [("sample", "1.2")]
 
 
 def test_json() -> None:

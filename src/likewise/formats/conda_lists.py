@@ -197,7 +197,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _is_pip(row: _Row) -> bool:
-    return row.channel in PIP_CHANNELS or row.kind == "pypi"
+    return row.channel in PIP_CHANNELS or row.build_string in PIP_CHANNELS or row.kind == "pypi"
 
 
 def _package(row: _Row) -> CondaPackage:

@@ -13,8 +13,8 @@ from likewise.model.origins import redact
 from likewise.model.snapshot import Problem
 from likewise.model.subdirs import NOARCH, platform_of
 
-PIP_CHANNELS = ("pypi", "<pip>")
-"""What conda writes in place of a channel for what pip installed."""
+PIP_CHANNELS = ("pypi", "<pip>", "pypi_0")
+"""What conda writes in place of a channel, or of a build, for what pip installed."""
 
 _ARCHIVE = re.compile(r"(?P<name>[^/]+)-(?P<version>[^-/]+)-(?P<build>[^-/]+)\.(?:tar\.bz2|conda)")
 _TOKEN = re.compile(r"(^|/)t/[^/]+(?=/|$)/?")
