@@ -19,7 +19,7 @@ from likewise.indexes.conda_homes import Spellings, is_folder_alone
 from likewise.model.conda import CondaPackage, spec_channel
 from likewise.model.origins import redact_channel
 from likewise.model.snapshot import OriginKind, Problem, Severity, Snapshot
-from likewise.model.subdirs import NOARCH, platform_of, subdir_of
+from likewise.model.subdirs import subdir_of, without_subdir
 from likewise.model.target import Target
 from likewise.planner.conda import CondaPlan, plan_conda
 from likewise.planner.conda_pins import virtual_packages
@@ -127,11 +127,8 @@ def _refused() -> tuple[str, ...]:
 
 def _origin(package: CondaPackage) -> str:
     """The channel that a package came from or, where nobody knows, was asked for from; "" when nothing says it."""
-    if package.channel:
-        return package.channel
-    said = next(filter(None, map(spec_channel, package.requested)), "")
-    channel, _, last = redact_channel(said).rstrip("/").rpartition("/")
-    return channel if channel and (last == NOARCH or platform_of(last)) else redact_channel(said).rstrip("/")
+    said = package.channel or next(filter(None, map(spec_channel, package.requested)), "")
+    return without_subdir(redact_channel(said).rstrip("/"))
 
 
 class _Origins:

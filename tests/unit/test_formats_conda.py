@@ -189,10 +189,33 @@ def test_an_archive_in_any_folder(line: str, channel: str, subdir: str) -> None:
 
 def test_what_holds_a_credential_is_known_to_the_process_alone() -> None:
     """Of a URL with user info or a token only the plain one is in the values; the other is not shown."""
-    for text in (EXPLICIT, LIST_JSON, ENVIRONMENT):
+    colons = f"dependencies:\n- https://u:{CANARY}@channels.example/t/{CANARY}/forge/linux-64::numpy\n"
+    for text in (EXPLICIT, LIST_JSON, ENVIRONMENT, colons):
         listing = read_conda(text)
         assert CANARY in str(listing.secrets["https://channels.example/forge"])
         assert CANARY not in repr(listing)
+
+
+SPEC = "dependencies:\n- numpy[{}]\n"
+ADDRESS = f"https://u:{CANARY}@h.example/t/{CANARY}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SPEC.format(f"url='{ADDRESS}/c/linux-64/numpy-1.0-0.conda'"),
+        SPEC.format(f"channel='{ADDRESS}/c',version='1.*'"),
+        pixi(6).replace("other>=1", f"other @ {ADDRESS}/other.whl"),
+        pixi(6).replace("own[ab12] @ .", f"git+https://{CANARY}@h.example/own?token={CANARY}#{CANARY}"),
+        pixi(6).replace("libzlib >=1.2", f"{ADDRESS}/c::libzlib >=1.2"),
+        CONDA_LOCK.replace("other: '>=1'", f"other: '@ {ADDRESS}/other.whl'"),
+    ],
+    ids=["url", "channel", "requires_dist", "source", "depends", "conda-lock"],
+)
+def test_what_else_may_hold_a_credential(text: str) -> None:
+    """Match specs, what pip's packages require, and what a lock says is built from sources."""
+    assert CANARY in text
+    assert CANARY not in repr(read_conda(text))
 
 
 @pytest.mark.parametrize("text", [LIST, MICROMAMBA], ids=["conda", "micromamba"])

@@ -22,6 +22,7 @@ from likewise.formats.conda_values import (
 )
 from likewise.formats.documents import convert
 from likewise.model.conda import CondaPackage
+from likewise.model.origins import redact_spec
 from likewise.model.snapshot import Problem, Severity
 
 FORM = "conda-lock.yml"
@@ -113,7 +114,7 @@ def _packages(entries: Iterable[_Entry], problems: dict[str, Problem]) -> Iterab
             sha256=hexadecimal(one.hash.get("sha256", ""), 64),
             md5=hexadecimal(one.hash.get("md5", ""), 32),
             requires=_requires(one),
-            constrains=tuple(one.constrains),
+            constrains=tuple(map(redact_spec, one.constrains)),
         )
 
 
@@ -124,8 +125,8 @@ def _requires(one: _Entry) -> tuple[str, ...]:
             return tuple(one.requires_dist)
         return tuple(name if spec in ("*", "") else f"{name}{_joined(spec)}" for name, spec in one.dependencies.items())
     if isinstance(one.dependencies, list):
-        return tuple(one.dependencies)
-    return tuple(f"{name} {_joined(spec)}".strip() for name, spec in one.dependencies.items())
+        return tuple(map(redact_spec, one.dependencies))
+    return tuple(redact_spec(f"{name} {_joined(spec)}".strip()) for name, spec in one.dependencies.items())
 
 
 def _joined(spec: Any) -> str:
