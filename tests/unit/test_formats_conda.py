@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,14 @@ def test_what_is_asked_for() -> None:
     assert CANARY not in repr(listing.problems)
 
 
+@pytest.mark.parametrize("pip", ["- pip:\n", "- pip: []\n", "- pip:\n  -\n", "- pip: ''\n"])
+def test_nothing_for_pip(pip: str) -> None:
+    """A heading without a line beneath it asks for nothing."""
+    listing = read_conda(f"dependencies:\n- python=3.11\n{pip}")
+    [found] = listing.contents.values()
+    assert (found.pins, found.requirements, listing.problems) == ((), (), ())
+
+
 def test_what_is_exported() -> None:
     """``conda env export`` says what is installed; no number is made of a version."""
     found, _ = contents(EXPORT)
@@ -370,6 +379,9 @@ def test_pip_over_conda_is_told(tmp_path: Path) -> None:
         ("version: 6\nenvironments:\n  default:\n    channels: []\n    packages: {}\npackages: []\n", "no package"),
         ('[{"name": "a", "build_string": ', "damaged"),
         ("version: 6\nmetadata: {}\n", "no lock"),
+        (re.sub("- conda: h.*", "- conda: [1]", pixi(6), count=1), "no text"),
+        ("channels: [forge, null]\ndependencies: [python=3.11]\n", "no name"),
+        ("channels:\n- forge\n-\ndependencies: [python=3.11]\n", "no name"),
     ],
 )
 def test_bad_input(tmp_path: Path, text: str, says: str) -> None:

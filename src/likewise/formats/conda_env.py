@@ -26,6 +26,9 @@ from likewise.model.subdirs import without_subdir
 
 FORM = "environment.yml"
 
+_NULL = ("", "~", "null", "Null", "NULL")
+"""What YAML knows as nothing."""
+
 _INSTALLED = re.compile(r"(?P<name>[\w.-]+)=(?P<version>[^=<>!~,|* ]+)=(?P<build>[^=<>!~,|* ]+)")
 _EXACT = re.compile(r"(?P<name>[\w.-]+)(?:==| *== *)(?P<version>[^=<>!~,|* ]+)(?:=(?P<build>[^=<>!~,|* ]+))?")
 _PIP_INDEXES = re.compile(r"(--(index-url|pypi-url|extra-index-url|find-links|trusted-host|no-index)(?![\w-])|-[if]).*")
@@ -59,6 +62,8 @@ def read_env(text: str) -> CondaListing:
     packages = one_each(_merged(package_of(spec, exported=exported) for spec in specs))
     pins, requirements, problems = read_pip(pip)
     channels = tuple(found.channels or ())
+    if any(one.strip() in _NULL for one in channels):
+        raise UsageError(f"A channel of this {FORM} has no name.", todo="Write its name, or take the line out.")
     contents = Contents(
         packages=packages,
         pins=pins,
@@ -155,4 +160,5 @@ def _merged(packages: Iterable[CondaPackage]) -> list[CondaPackage]:
 
 
 def _lines(value: list[str] | str | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
+    lines = [value] if isinstance(value, str) else list(value or ())
+    return [line for line in lines if line.strip()]

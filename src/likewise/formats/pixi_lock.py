@@ -120,10 +120,18 @@ def read_pixi_lock(document: Any) -> CondaListing:
 def _chosen(
     entries: list[dict[str, Any]], known: Mapping[str, _Package], problems: dict[str, Problem]
 ) -> tuple[list[CondaPackage], list[Pin]]:
-    """The packages and distributions that the entries of one platform name."""
+    """The packages and distributions that the entries of one platform name.
+
+    Raises
+    ------
+    UsageError
+        Where one of them is, is no text.
+    """
     packages: list[CondaPackage] = []
     pins: list[Pin] = []
     for entry in entries:
+        if not all(isinstance(entry.get(key, ""), str) for key in ("conda", "pypi")):
+            raise UsageError(f"This {FORM} is damaged: a package's place is no text.", todo="Write it again: pixi lock")
         if "conda" in entry:
             package = _package(known.get(entry["conda"]) or _Package(conda=entry["conda"]))
             if package is not None:
