@@ -17,8 +17,8 @@ from likewise.asking import remembered
 from likewise.conda_planning import check_named, solver_for
 from likewise.errors import StoreError, UsageError
 from likewise.formats.conda_values import channels_of
-from likewise.indexes.conda_channels import find_channels, located
-from likewise.indexes.conda_config import read_conda_config
+from likewise.indexes.conda_channels import find_channels
+from likewise.indexes.conda_config import located, read_conda_config
 from likewise.model.digest import digest_bytes
 from likewise.model.keys import note_key
 from likewise.model.origins import redact_channel

@@ -418,6 +418,15 @@ def test_virtual_packages() -> None:
     assert any(one.startswith("__linux=") for one in found)
 
 
+def test_variables_that_set_a_virtual_package() -> None:
+    """A processor's name is the build, as conda has it; an empty value takes the package away; others set nothing."""
+    machine = Platform(os="linux", arch="x86_64", libc="glibc", libc_version="2.36")
+    said = {"ARCHSPEC": "x86_64_v3", "LINUX": "", "CHANNELS_ENABLED": "false"}
+    found = virtual_packages(machine, {f"CONDA_OVERRIDE_{name}": value for name, value in said.items()})
+    assert found == ("__archspec=1=x86_64_v3", "__glibc=2.36=0", "__unix=0=0")
+    assert not any("archspec" in one for one in virtual_packages(machine, {"CONDA_OVERRIDE_ARCHSPEC": ""}))
+
+
 def test_pip_over_conda_is_seen_for_what_it_is(conda_prefix: CondaPrefix, tmp_path: Path) -> None:
     """pip's distribution is what is shipped; conda's package has what pip left of it, and says so."""
     scanned = scan(conda_prefix, tmp_path)

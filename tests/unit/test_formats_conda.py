@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -164,16 +165,58 @@ def test_an_explicit_list() -> None:
     assert (zlib.channel, zlib.subdir, zlib.sha256) == ("https://channels.example/forge", "osx-arm64", SHA)
     assert package(found, "python").md5 == "c" * 32
     assert package(found, "zipp").channel == "file:///srv/own"
-    assert found.channels[0] == "https://channels.example/forge"
+    assert found.channels == ()
     assert [(pin.name, pin.version, pin.wheels[0].sha256) for pin in found.pins] == [("sample", "1.2", SHA)]
+
+
+@pytest.mark.parametrize(
+    "line, channel, subdir",
+    [
+        ("/home/me/pkgs/python-3.11.9-h0_0.conda", "file:///home/me/pkgs", ""),
+        ("/srv/forge/linux-64/python-3.11.9-h0_0.conda", "file:///srv/forge", "linux-64"),
+        ("file:///home/me/Downloads/python-3.11.9-h0_0.conda", "file:///home/me/Downloads", ""),
+        ("C:\\pkgs\\python-3.11.9-h0_0.conda", "file:///C:/pkgs", ""),
+        ("pkgs/python-3.11.9-h0_0.conda", "", ""),
+        ("https://site.example/v1/python-3.11.9-h0_0.conda", "https://site.example/v1", ""),
+    ],
+)
+def test_an_archive_in_any_folder(line: str, channel: str, subdir: str) -> None:
+    """A folder that is called like no platform is none, and its archives may be for any."""
+    found, platform = contents(f"@EXPLICIT\n{line}\n")
+    python = package(found, "python")
+    assert (python.version, python.channel, python.subdir) == ("3.11.9", channel, subdir)
+    assert platform.os == "linux"
 
 
 def test_what_holds_a_credential_is_known_to_the_process_alone() -> None:
     """Of a URL with user info or a token only the plain one is in the values; the other is not shown."""
-    for text in (EXPLICIT, LIST_JSON, ENVIRONMENT):
+    colons = f"dependencies:\n- https://u:{CANARY}@channels.example/t/{CANARY}/forge/linux-64::numpy\n"
+    for text in (EXPLICIT, LIST_JSON, ENVIRONMENT, colons):
         listing = read_conda(text)
         assert CANARY in str(listing.secrets["https://channels.example/forge"])
         assert CANARY not in repr(listing)
+
+
+SPEC = "dependencies:\n- numpy[{}]\n"
+ADDRESS = f"https://u:{CANARY}@h.example/t/{CANARY}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SPEC.format(f"url='{ADDRESS}/c/linux-64/numpy-1.0-0.conda'"),
+        SPEC.format(f"channel='{ADDRESS}/c',version='1.*'"),
+        pixi(6).replace("other>=1", f"other @ {ADDRESS}/other.whl"),
+        pixi(6).replace("own[ab12] @ .", f"git+https://{CANARY}@h.example/own?token={CANARY}#{CANARY}"),
+        pixi(6).replace("libzlib >=1.2", f"{ADDRESS}/c::libzlib >=1.2"),
+        CONDA_LOCK.replace("other: '>=1'", f"other: '@ {ADDRESS}/other.whl'"),
+    ],
+    ids=["url", "channel", "requires_dist", "source", "depends", "conda-lock"],
+)
+def test_what_else_may_hold_a_credential(text: str) -> None:
+    """Match specs, what pip's packages require, and what a lock says is built from sources."""
+    assert CANARY in text
+    assert CANARY not in repr(read_conda(text))
 
 
 @pytest.mark.parametrize("text", [LIST, MICROMAMBA], ids=["conda", "micromamba"])
@@ -191,8 +234,7 @@ def test_name_version_build() -> None:
     """``conda list --export`` says for which platform it is."""
     found, platform = contents(LIST_EXPORT)
     assert (platform.os, platform.arch) == ("windows", "x86_64")
-    assert package(found, "python").build == "h631f459_0_cpython"
-    assert [one.name for one in found.packages] == ["python"]
+    assert [str(one) for one in found.packages] == ["python-3.11.9-h631f459_0_cpython"]
     assert [(pin.name, pin.version) for pin in found.pins] == [("sample", "1.2")]
 
 
@@ -220,6 +262,14 @@ def test_what_is_asked_for() -> None:
     assert [(pin.name, pin.version) for pin in found.pins] == [("sample", "1.2")]
     assert [problem.subject for problem in listing.problems] == ["line 3 for pip"]
     assert CANARY not in repr(listing.problems)
+
+
+@pytest.mark.parametrize("pip", ["- pip:\n", "- pip: []\n", "- pip:\n  -\n", "- pip: ''\n"])
+def test_nothing_for_pip(pip: str) -> None:
+    """A heading without a line beneath it asks for nothing."""
+    listing = read_conda(f"dependencies:\n- python=3.11\n{pip}")
+    [found] = listing.contents.values()
+    assert (found.pins, found.requirements, listing.problems) == ((), (), ())
 
 
 def test_what_is_exported() -> None:
@@ -354,6 +404,9 @@ def test_pip_over_conda_is_told(tmp_path: Path) -> None:
         ("version: 6\nenvironments:\n  default:\n    channels: []\n    packages: {}\npackages: []\n", "no package"),
         ('[{"name": "a", "build_string": ', "damaged"),
         ("version: 6\nmetadata: {}\n", "no lock"),
+        (re.sub("- conda: h.*", "- conda: [1]", pixi(6), count=1), "no text"),
+        ("channels: [forge, null]\ndependencies: [python=3.11]\n", "no name"),
+        ("channels:\n- forge\n-\ndependencies: [python=3.11]\n", "no name"),
     ],
 )
 def test_bad_input(tmp_path: Path, text: str, says: str) -> None:

@@ -19,10 +19,15 @@ from likewise.formats.conda_values import CondaListing, Contents, clean_channel,
 from likewise.formats.documents import convert, load_yaml
 from likewise.formats.listing import Pin
 from likewise.formats.requirements import read_requirements
-from likewise.model.conda import CondaPackage, spec_name
+from likewise.model.conda import CondaPackage, spec_channel, spec_name
+from likewise.model.origins import redact_spec
 from likewise.model.snapshot import Problem, Severity
+from likewise.model.subdirs import without_subdir
 
 FORM = "environment.yml"
+
+_NULL = ("", "~", "null", "Null", "NULL")
+"""What YAML knows as nothing."""
 
 _INSTALLED = re.compile(r"(?P<name>[\w.-]+)=(?P<version>[^=<>!~,|* ]+)=(?P<build>[^=<>!~,|* ]+)")
 _EXACT = re.compile(r"(?P<name>[\w.-]+)(?:==| *== *)(?P<version>[^=<>!~,|* ]+)(?:=(?P<build>[^=<>!~,|* ]+))?")
@@ -58,6 +63,8 @@ def read_env(text: str) -> CondaListing:
     packages = one_each(_merged(package_of(spec, exported=exported) for spec in specs))
     pins, requirements, problems = read_pip(pip)
     channels = tuple(found.channels or ())
+    if any(one.strip() in _NULL for one in channels):
+        raise UsageError(f"A channel of this {FORM} has no name.", todo="Write its name, or take the line out.")
     contents = Contents(
         packages=packages,
         pins=pins,
@@ -68,7 +75,7 @@ def read_env(text: str) -> CondaListing:
         form="conda env export" if exported else FORM,
         contents={("", subdir): contents for subdir in found.platforms or [""]},
         problems=tuple(problems),
-        secrets=secret_channels(channels),
+        secrets=secret_channels((*channels, *map(without_subdir, map(spec_channel, specs)))),
         options="\n".join(filter(_PIP_INDEXES.fullmatch, map(str.strip, pip))),
     )
 
@@ -89,18 +96,19 @@ def package_of(spec: str, *, exported: bool) -> CondaPackage:
     UsageError
         It names no package.
     """
-    channel, colons, rest = spec.rpartition("::")
+    channel, colons, rest = spec.partition("[")[0].rpartition("::")
+    rest = redact_spec(spec[len(channel) + len(colons) :])
     match = _INSTALLED.fullmatch(rest) or _EXACT.fullmatch(rest) or (_VERSION.fullmatch(rest) if exported else None)
     said = match.groupdict() if match else {}
     name = spec_name(rest)
     if not re.fullmatch(r"[a-z0-9_.-]+", name):
-        shown = "A line with a URL" if "://" in spec else repr(spec[:80])
+        shown = "A line with a URL" if "://" in spec else repr(redact_spec(spec)[:80])
         raise UsageError(f"{shown} is no match spec of conda's.", todo="Write one like numpy>=1.26,<3.")
     return CondaPackage(
         name=name,
         version=said.get("version") or "",
         build=said.get("build") or "",
-        channel=clean_channel(channel) if colons else "",
+        channel=without_subdir(clean_channel(channel)),
         requested=() if exported else (f"{clean_channel(channel)}::{rest}" if colons else rest,),
     )
 
@@ -161,4 +169,5 @@ def _merged(packages: Iterable[CondaPackage]) -> list[CondaPackage]:
 
 
 def _lines(value: list[str] | str | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
+    lines = [value] if isinstance(value, str) else list(value or ())
+    return [line for line in lines if line.strip()]

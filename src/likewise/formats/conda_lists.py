@@ -17,7 +17,6 @@ from likewise.formats.conda_values import (
     CondaListing,
     Contents,
     archive_of,
-    channels_of,
     clean_channel,
     hexadecimal,
     is_virtual,
@@ -26,6 +25,7 @@ from likewise.formats.conda_values import (
 from likewise.formats.links import locked_file, named_file
 from likewise.formats.listing import Pin
 from likewise.model.conda import CondaPackage
+from likewise.model.origins import redact_requirement
 from likewise.model.snapshot import Origin, OriginKind, Problem
 from likewise.model.subdirs import NOARCH
 
@@ -137,14 +137,14 @@ def read_json(text: str) -> CondaListing:
 
 
 def pip_pin(name: str, version: str, *, url: str = "", sha256: str = "", requires: tuple[str, ...] = ()) -> Pin:
-    """What pip installed, by its version, and its file where that is known."""
+    """What pip installed, by its version, and its file where that is known; requirements lose their credentials."""
     sha256 = hexadecimal(sha256, 64)
     file = locked_file(url=url, filename="", sha256=sha256, size=None) if sha256 and "://" in url else None
     return Pin(
         name=str(canonicalize_name(name)),
         version=version,
         origin=Origin(kind=OriginKind.INDEX),
-        requires=requires,
+        requires=tuple(map(redact_requirement, requires)),
         installer="pip",
         wheels=(file,) if file and file.filename.endswith(".whl") else (),
         hashes=frozenset([sha256] if sha256 else ()),
@@ -187,7 +187,7 @@ def _listing(
     packages = one_each(package for package in found if not is_virtual(package.name))
     if not packages:
         raise UsageError(f"There is no conda package in this {form}.", todo="Write it again.")
-    contents = Contents(packages=packages, pins=pins, channels=channels_of(packages))
+    contents = Contents(packages=packages, pins=pins)
     return CondaListing(form=form, contents={("", subdir): contents}, problems=tuple(problems), secrets=secrets)
 
 
@@ -201,7 +201,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _is_pip(row: _Row) -> bool:
-    return row.channel in PIP_CHANNELS or row.kind == "pypi"
+    return row.channel in PIP_CHANNELS or row.build_string in PIP_CHANNELS or row.kind == "pypi"
 
 
 def _package(row: _Row) -> CondaPackage:

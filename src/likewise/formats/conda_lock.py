@@ -15,7 +15,6 @@ from likewise.formats.conda_values import (
     CondaListing,
     Contents,
     archive_of,
-    channels_of,
     clean_channel,
     hexadecimal,
     is_virtual,
@@ -23,6 +22,7 @@ from likewise.formats.conda_values import (
 )
 from likewise.formats.documents import convert
 from likewise.model.conda import CondaPackage
+from likewise.model.origins import redact_spec
 from likewise.model.snapshot import Problem, Severity
 
 FORM = "conda-lock.yml"
@@ -91,8 +91,7 @@ def read_conda_lock(document: Any, *, form: str = FORM) -> CondaListing:
             for one in own
             if one.manager == "pip"
         )
-        where = channels or channels_of(packages)
-        contents["", platform] = Contents(packages=packages, pins=pins, channels=where)
+        contents["", platform] = Contents(packages=packages, pins=pins, channels=channels)
     secrets = secret_channels((*texts, *(one.url.rsplit("/", 2)[0] for one in entries if one.manager == "conda")))
     return CondaListing(form=form, contents=contents, problems=tuple(problems.values()), secrets=secrets)
 
@@ -115,7 +114,7 @@ def _packages(entries: Iterable[_Entry], problems: dict[str, Problem]) -> Iterab
             sha256=hexadecimal(one.hash.get("sha256", ""), 64),
             md5=hexadecimal(one.hash.get("md5", ""), 32),
             requires=_requires(one),
-            constrains=tuple(one.constrains),
+            constrains=tuple(map(redact_spec, one.constrains)),
         )
 
 
@@ -126,8 +125,8 @@ def _requires(one: _Entry) -> tuple[str, ...]:
             return tuple(one.requires_dist)
         return tuple(name if spec in ("*", "") else f"{name}{_joined(spec)}" for name, spec in one.dependencies.items())
     if isinstance(one.dependencies, list):
-        return tuple(one.dependencies)
-    return tuple(f"{name} {_joined(spec)}".strip() for name, spec in one.dependencies.items())
+        return tuple(map(redact_spec, one.dependencies))
+    return tuple(redact_spec(f"{name} {_joined(spec)}".strip()) for name, spec in one.dependencies.items())
 
 
 def _joined(spec: Any) -> str:

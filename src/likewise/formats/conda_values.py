@@ -11,9 +11,10 @@ from likewise.formats.listing import Pin
 from likewise.model.conda import UNKNOWN_CHANNEL, CondaPackage
 from likewise.model.origins import redact
 from likewise.model.snapshot import Problem
+from likewise.model.subdirs import NOARCH, platform_of
 
-PIP_CHANNELS = ("pypi", "<pip>")
-"""What conda writes in place of a channel for what pip installed."""
+PIP_CHANNELS = ("pypi", "<pip>", "pypi_0")
+"""What conda writes in place of a channel, or of a build, for what pip installed."""
 
 _ARCHIVE = re.compile(r"(?P<name>[^/]+)-(?P<version>[^-/]+)-(?P<build>[^-/]+)\.(?:tar\.bz2|conda)")
 _TOKEN = re.compile(r"(^|/)t/[^/]+(?=/|$)/?")
@@ -32,7 +33,7 @@ class Contents:
     requirements : tuple of str
         What pip is asked for (PEP 508), in any version that suits.
     channels : tuple of str
-        URLs and names, without credentials, the first one first.
+        Those that the file asks for, apart from its packages: URLs and names, without credentials, the first one first.
     """
 
     packages: tuple[CondaPackage, ...]
@@ -69,15 +70,22 @@ def archive_of(url: str) -> CondaPackage | None:
     """What the URL (or path) of a package's archive says: channel, subdir, name, version, build; None for any other.
 
     Its fragment may be the archive's md5 or sha256, as in explicit lists (conda's documentation, "Explicit
-    specification file"): 32 or 64 hexadecimal digits, or ``sha256:`` and the latter.
+    specification file"): 32 or 64 hexadecimal digits, or ``sha256:`` and the latter. Where the archive lies in no
+    folder of a platform, that folder stands for the channel, which it hardly is, and the subdir is "".
     """
     plain, _, digest = url.partition("#")
     plain = plain.partition("?")[0]
+    if "://" not in plain:
+        plain = plain.replace("\\", "/")
     folder, _, filename = plain.rpartition("/")
     match = _ARCHIVE.fullmatch(unquote(filename))
     if match is None:
         return None
     channel, _, subdir = folder.rpartition("/")
+    if subdir != NOARCH and platform_of(subdir) is None:
+        channel, subdir = folder, ""
+    if "://" not in channel:
+        channel = f"file:///{channel.lstrip('/')}" if re.match("/|[A-Za-z]:/", channel) else ""
     digest = digest.strip()
     return CondaPackage(
         name=match["name"].lower(),

@@ -26,6 +26,7 @@ from likewise.formats.documents import convert
 from likewise.formats.links import named_file
 from likewise.formats.listing import UNKNOWN_VERSION, Pin
 from likewise.model.conda import CondaPackage
+from likewise.model.origins import redact, redact_spec
 from likewise.model.snapshot import Origin, OriginKind, Problem, Severity
 
 FORM = "pixi.lock"
@@ -119,10 +120,18 @@ def read_pixi_lock(document: Any) -> CondaListing:
 def _chosen(
     entries: list[dict[str, Any]], known: Mapping[str, _Package], problems: dict[str, Problem]
 ) -> tuple[list[CondaPackage], list[Pin]]:
-    """The packages and distributions that the entries of one platform name."""
+    """The packages and distributions that the entries of one platform name.
+
+    Raises
+    ------
+    UsageError
+        Where one of them is, is no text.
+    """
     packages: list[CondaPackage] = []
     pins: list[Pin] = []
     for entry in entries:
+        if not all(isinstance(entry.get(key, ""), str) for key in ("conda", "pypi")):
+            raise UsageError(f"This {FORM} is damaged: a package's place is no text.", todo="Write it again: pixi lock")
         if "conda" in entry:
             package = _package(known.get(entry["conda"]) or _Package(conda=entry["conda"]))
             if package is not None:
@@ -131,7 +140,8 @@ def _chosen(
         elif "pypi" in entry:
             pins.append(_pin(known.get(entry["pypi"]) or _Package(pypi=entry["pypi"])))
             continue
-        subject = str(next(iter(entry.values()), "?")).partition("[")[0].partition(" ")[0].rpartition("/")[2]
+        place = str(next(iter(entry.values()), "?")).partition("[")[0].partition(" ")[0]
+        subject = (redact(place) if "://" in place else place).rstrip("/").rpartition("/")[2] or "?"
         problems[subject] = Problem(
             code="from-source",
             subject=subject,
@@ -156,8 +166,8 @@ def _package(one: _Package) -> CondaPackage | None:
         sha256=hexadecimal(one.sha256, 64),
         md5=hexadecimal(one.md5, 32),
         noarch=one.noarch,
-        requires=tuple(one.depends),
-        constrains=tuple(one.constrains),
+        requires=tuple(map(redact_spec, one.depends)),
+        constrains=tuple(map(redact_spec, one.constrains)),
     )
 
 

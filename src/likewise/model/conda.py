@@ -5,6 +5,8 @@ The words are conda's: *channel*, *subdir*, *build string*, *match spec*, *virtu
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from likewise.model.digest import Digest
@@ -24,6 +26,9 @@ NO_PLACE = "unknown:///"
 
 RECORDS_LAYER = "conda:(records)"
 """Name of the layer with the records of all packages; no package is called so."""
+
+
+_CHANNEL = re.compile(r"""\bchannel\s*=\s*(?:'([^']*)'|"([^"]*)"|([^,'"\]]*))""")
 
 
 class CondaPackage(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +112,14 @@ def spec_name(spec: str) -> str:
     for mark in "[=<>!~(":
         name = name.partition(mark)[0]
     return name.strip().lower()
+
+
+def spec_channel(spec: str) -> str:
+    """The channel that a match spec names, before ``::`` (perhaps with a subdir) or in brackets; "" without one."""
+    before, _, fields = spec.partition("[")
+    channel = before.rpartition("::")[0].strip()
+    match = None if channel else _CHANNEL.search(fields)
+    return channel or next(filter(None, match.groups() if match else ()), "").strip()
 
 
 def record_name(file: str) -> str:

@@ -19,6 +19,12 @@ def platform_of(subdir: str) -> Platform | None:
     return Platform(os=_SYSTEMS[system], arch=_ARCHES.get(arch, arch))
 
 
+def without_subdir(channel: str) -> str:
+    """A channel's name or URL without a subdir behind it: ``…/conda-forge/linux-64`` → ``…/conda-forge``."""
+    place, _, last = channel.rstrip("/").rpartition("/")
+    return place if place and (last == NOARCH or platform_of(last)) else channel
+
+
 def subdir_of(platform: Platform) -> str:
     """The subdir that conda packages for `platform` are in."""
     arch = {"x86_64": "64", "i686": "32"}.get(platform.arch, platform.arch)

@@ -199,7 +199,7 @@ class _Planning:
         if not lacking:
             return
         absent = [pin for pin in pins if not pin.versions and not pin.fixed and pin.root]
-        words = [f"{pin.package.name} {pin.package.version}{_instead(self._solver, pin)}" for pin in lacking]
+        words = [f"{pin.package.name} {pin.package.version} ({_instead(self._solver, pin)})" for pin in lacking]
         more = f" Nor is there anything called {listed([pin.name for pin in absent])}." if absent else ""
         raise PlanError(
             f"For {self._subdir}, the channels lack what must be exactly the same: {listed(words)}.{more}",
@@ -210,8 +210,15 @@ class _Planning:
     def _absent(self, pin: CondaPin) -> None:
         """Something that may be left out, and of which the target has nothing that is allowed."""
         offered = sorted({one.version for one in pin.offers})
-        said = f"the channels have only {listed(offered)} of it" if offered else "the channels have nothing called so"
+        said = f"the channels have only {listed(offered)} of it" if offered else self._nothing(pin)
         self._leave(pin, f"{said} for {self._subdir}")
+
+    def _nothing(self, pin: CondaPin) -> str:
+        """That there is nothing called so; what another channel than its own calls so is named, and not taken."""
+        others = self._solver.namesakes(pin.name)
+        if not others:
+            return "the channels have nothing called so"
+        return f"the channel that it is from has nothing called so (what {listed(others)} has may be something else)"
 
     def _leave(self, pin: CondaPin, reason: str) -> None:
         """Leave it out; where it had to be there, that is a problem."""
@@ -364,7 +371,10 @@ def _is_fixed(package: CondaPackage) -> bool:
 def _instead(solver: CondaSolver, pin: CondaPin) -> str:
     """What there is in place of it: the nearest versions."""
     near = by_distance(pin.package.version, {one.version for one in pin.offers}, solver)[:3]
-    return f" (there is {listed(near)})" if near else " (there is none)"
+    if near:
+        return f"there is {listed(near)}"
+    others = solver.namesakes(pin.name)
+    return f"there is none where it is from, only in {listed(others)}" if others else "there is none"
 
 
 def _compact(said: str) -> str:

@@ -75,12 +75,12 @@ class CondaPin(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.name} =={version}"
 
     def ranges(self) -> tuple[str, ...]:
-        """The match specs of all that is allowed."""
+        """The match specs of all that is allowed; they name no channel, which is the solver's part."""
         if self.level is Level.EXACT and self.package.version:
             return (self.exactly(self.package.version),)
         if self.level is Level.MINOR and self.package.version:
             return (f"{self.name} {minor(self.package.version)}.*",)
-        return tuple(map(without_build, self.package.requested)) or (self.name,)
+        return tuple(map(_without_channel, self.package.requested)) or (self.name,)
 
 
 def without_build(spec: str) -> str:
@@ -95,12 +95,18 @@ def without_build(spec: str) -> str:
     return spec + brackets
 
 
-def _brackets_of(spec: str) -> tuple[str, str]:
+def _without_channel(spec: str) -> str:
+    """A match spec that names no build and no channel."""
+    spec, brackets = _brackets_of(spec, _OF_A_BUILD | {"channel"})
+    return without_build(spec.rpartition("::")[2]) + brackets
+
+
+def _brackets_of(spec: str, left_out: Collection[str] = _OF_A_BUILD) -> tuple[str, str]:
     """What stands before the brackets of a match spec, and these, without what is of one build."""
     match = _BRACKETS.fullmatch(spec.strip())
     if match is None:
         return spec, ""
-    fields = [field for field in _FIELD.finditer(match["fields"]) if field["key"] not in _OF_A_BUILD]
+    fields = [field for field in _FIELD.finditer(match["fields"]) if field["key"] not in left_out]
     kept = ",".join(field[0].strip(" ,") for field in fields)
     return match["rest"].strip(), f"[{kept}]" if kept else ""
 

@@ -82,6 +82,11 @@ class CondaSolver(Protocol):
     def described(self, names: Collection[str], subdir: str) -> Mapping[str, tuple[Candidate, ...]]:
         """What the channels offer for another subdir: what a client's own packages depend on is said there."""
 
+    def namesakes(self, name: str) -> tuple[str, ...]:
+        """URLs of channels that have something called `name` for the target, which is not taken from them: `candidates`
+        does not have it.
+        """
+
     def solve(self, question: CondaQuestion) -> tuple[Candidate, ...]:
         """The packages, sorted by name.
 

@@ -30,9 +30,13 @@ Authorization = Callable[[str, str], "dict[str, str] | None"]
 PATIENCE = 30.0
 """Seconds without a byte after which a package is given up, and a channel is looked after."""
 
+NOTHING = "0" * 64
+"""The sha256 of no package."""
+
 RETRIES = 2
 """How often a request is made again, of those that failed for a reason that may pass."""
 
+_NO_LIST = re.compile(r"could not find subdir '[^']*' in channel '([^']*)'")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://(?:[^/\s]*@)?[^\s`'\")>\]]+", re.IGNORECASE)
 
 _FILE = re.compile(r"failed to (?:parse|open file|read from file) `?(.+?)`?: ")
@@ -77,6 +81,11 @@ class RattlerSolver:
         in it.
     exclude_newer : datetime, optional
         What was made later does not exist. Default: everything exists.
+    homes : mapping, optional
+        Name of a package -> those of `channels` that it is taken from; none at all: from nowhere. Default: what a name
+        means is up to the first channel that has it.
+    strays : bool
+        Whether a package that its homes lack may come from another channel. Default: it may not.
 
     Raises
     ------
@@ -96,6 +105,8 @@ class RattlerSolver:
         authorization: Authorization | None = None,
         mirrors: Mapping[str, Sequence[str]] | None = None,
         exclude_newer: datetime | None = None,
+        homes: Mapping[str, Collection[str]] | None = None,
+        strays: bool = False,
     ) -> None:
         require_rattler()
         from rattler import Channel, Gateway
@@ -109,17 +120,27 @@ class RattlerSolver:
         cache.mkdir(parents=True, exist_ok=True)
         self._gateway = Gateway(cache_dir=cache, client=_client(authorization, mirrors))
         self._records: dict[tuple[str, str], Any] = {}  # (url, sha256) -> rattler's own value
+        self._homes = {name: frozenset(map(_folder, places)) for name, places in (homes or {}).items()}
+        self._strays = strays
+        self._offered: dict[str, list[Any]] = {}  # name -> what all channels have for the target, the first one first
 
     def __repr__(self) -> str:
         return f"<RattlerSolver for {self._subdirs[0]}>"
 
     def candidates(self, names: Collection[str]) -> Mapping[str, tuple[Candidate, ...]]:
         """See `likewise.planner.conda_solver.CondaSolver`."""
-        return self._ask(names, self._subdirs)
+        return self._candidates({name: self._own(name, found) for name, found in self._known(names).items()})
 
     def described(self, names: Collection[str], subdir: str) -> Mapping[str, tuple[Candidate, ...]]:
         """See `likewise.planner.conda_solver.CondaSolver`."""
-        return self._ask(names, [subdir, NOARCH])
+        asked = self._ask(names, [subdir, NOARCH])
+        return self._candidates({name: self._own(name, found) for name, found in asked.items()})
+
+    def namesakes(self, name: str) -> tuple[str, ...]:
+        """See `likewise.planner.conda_solver.CondaSolver`."""
+        found = self._known([name]).get(name, [])
+        own = {one.channel for one in self._own(name, found)}
+        return tuple(dict.fromkeys(redact(one.channel).rstrip("/") for one in found if one.channel not in own))
 
     def solve(self, question: CondaQuestion) -> tuple[Candidate, ...]:
         """See `likewise.planner.conda_solver.CondaSolver`."""
@@ -131,20 +152,20 @@ class RattlerSolver:
         try:
             found = self._run(
                 solve(
-                    self._channels,
+                    [*self._apart(), *self._channels],
                     [_spec(text) for text in question.specs],
                     gateway=self._gateway,
                     platforms=self._subdirs,
                     virtual_packages=self._virtual,
                     locked_packages=favored,
                     pinned_packages=list(fixed.values()),
-                    constraints=[_spec(text) for text in question.constraints],
+                    constraints=[_spec(text) for text in (*question.constraints, *self._barred())],
                     exclude_newer=self._newest,
                     timestamp_policy="allow-missing",
                 )
             )
         except SolverError as error:
-            raise NoSolution(_readable(str(error))) from None
+            raise NoSolution(_readable(_without_barred(str(error)))) from None
         chosen = [self._candidate(one) for one in found if one.name.normalized not in fixed]
         return tuple(sorted((*chosen, *question.fixed), key=lambda one: one.name))
 
@@ -165,20 +186,50 @@ class RattlerSolver:
     def _exists(self, record: Any) -> bool:
         return self._newest is None or record.timestamp is None or record.timestamp <= self._newest
 
-    def _ask(self, names: Collection[str], subdirs: Sequence[str]) -> dict[str, tuple[Candidate, ...]]:
+    def _ask(self, names: Collection[str], subdirs: Sequence[str]) -> dict[str, list[Any]]:
+        """What all channels have, by name, the first channel first."""
         if not names or not self._channels:
             return {}
         query = self._gateway.query(self._channels, subdirs, sorted(names), recursive=False)
         found: dict[str, list[Any]] = {}
-        for records in self._run(query):  # one list for each channel and subdir; a name is its first channel's
+        for records in self._run(query):  # one list for each channel and subdir
             for record in filter(self._exists, records):
                 found.setdefault(record.name.normalized, []).append(record)
-        return {
-            name: tuple(
-                map(self._candidate, sorted(_of_first(records), key=lambda one: (one.version, one.build_number)))
-            )
-            for name, records in found.items()
-        }
+        return found
+
+    def _known(self, names: Collection[str]) -> dict[str, list[Any]]:
+        """The same for the target, each name asked for once."""
+        new = set(names).difference(self._offered)
+        found = self._ask(new, self._subdirs)
+        self._offered.update({name: found.get(name, []) for name in new})
+        return {name: self._offered[name] for name in names if self._offered[name]}
+
+    def _own(self, name: str, records: Sequence[Any]) -> list[Any]:
+        """Those that `name` means: of its homes, where it has some, and there of the first that has it (strict channel
+        priority).
+        """
+        homes = self._homes.get(name)
+        home = [record for record in records if homes is None or _folder(record.channel) in homes]
+        return _of_first(home or (records if self._strays else ()))
+
+    def _apart(self) -> list[_Apart]:
+        """A source before all channels, of what would be hidden by what an earlier channel calls the same."""
+        hidden = []
+        for name, records in self._known(self._homes).items():
+            own = self._own(name, records)
+            if own and own[0].channel != records[0].channel:
+                hidden += own
+        return [_Apart(hidden)] if hidden else []
+
+    def _barred(self) -> list[str]:
+        """Match specs that no package meets, for each one that its homes lack and another channel has."""
+        known = self._known(self._homes)
+        return [f"{name}[sha256={NOTHING}]" for name in known if not self._own(name, known[name])]
+
+    def _candidates(self, found: Mapping[str, Iterable[Any]]) -> dict[str, tuple[Candidate, ...]]:
+        """By name, the lowest version first; none of what there is nothing of."""
+        ordered = {name: sorted(some, key=lambda one: (one.version, one.build_number)) for name, some in found.items()}
+        return {name: tuple(map(self._candidate, records)) for name, records in ordered.items() if records}
 
     def _candidate(self, record: Any) -> Candidate:
         noarch = record.noarch
@@ -241,6 +292,23 @@ class RattlerSolver:
                     details={"channels": found},
                 )
         return task.result()
+
+
+class _Apart:
+    """Records that come before those of all channels."""
+
+    def __init__(self, records: Iterable[Any]) -> None:
+        self._records: dict[tuple[str, str], list[Any]] = {}
+        for record in records:
+            self._records.setdefault((record.subdir, record.name.normalized), []).append(record)
+
+    async def fetch_package_records(self, platform: Any, name: Any) -> list[Any]:
+        """Of one package in one subdir."""
+        return self._records.get((str(platform), name.normalized), [])
+
+    def package_names(self, platform: Any) -> list[str]:
+        """Of all that there are in a subdir."""
+        return [name for subdir, name in self._records if subdir == str(platform)]
 
 
 class Downloads:
@@ -375,31 +443,53 @@ def _places(channel: str, mirrors: Mapping[str, Sequence[str]]) -> list[str]:
     return [redact(place).rstrip("/") for place in places]
 
 
-def _folder(channel: str) -> str:
-    """The URL of a channel, with a slash at its end: of no other channel that only begins so."""
+def place_of(channel: str) -> str:
+    """The URL of a channel, without a slash at its end; of a name, the one where nothing is configured.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    require_rattler()
     from rattler import Channel
 
     url = channel if "://" in channel else str(_checked(Channel, channel, "channel").base_url)
-    return f"{url.rstrip('/')}/"
+    return url.rstrip("/")
+
+
+def _folder(channel: str) -> str:
+    """The URL of a channel, with a slash at its end: of no other channel that only begins so."""
+    return f"{place_of(channel)}/"
 
 
 def _of_first(records: Sequence[Any]) -> list[Any]:
     """With strict channel priority, a name is that of the first channel that has it."""
-    first = records[0].channel
+    first = records[0].channel if records else ""
     return [record for record in records if record.channel == first]
+
+
+def _without_barred(said: str) -> str:
+    """What the solver says, with words of ours for what is kept from it (`NOTHING`), at the beginning."""
+    names = dict.fromkeys(re.findall(rf'(\S+) \[sha256="{NOTHING}"\]', said))
+    lines = [line for line in said.splitlines() if NOTHING not in line]
+    return "\n".join([*(f"{name} is there in another channel than its own alone" for name in names), *lines])
 
 
 def _unreachable(said: str) -> FetchError:
     words = " ".join(said.split())
+    match = _NO_LIST.search(words)
     return FetchError(
-        f"A channel's list of packages can't be had: {words}", todo=_advice(words), details={"rattler": said}
+        f"A channel's list of packages can't be had: {words}",
+        todo=_advice(words),
+        details={"rattler": said, "without_list": match[1].rstrip("/") if match else ""},
     )
 
 
 def _advice(said: str) -> str:
     if re.search(r"\b(401|403)\b|nauthorized|orbidden", said):
         return "Put its credential where conda or rattler looks for it: `rattler auth login`, conda-auth, netrc."
-    return "See whether the channel answers and is spelled so."
+    return "See whether the channel answers and is spelled so, or name others: --channel."
 
 
 def _readable(said: str) -> str:

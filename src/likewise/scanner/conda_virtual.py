@@ -12,6 +12,9 @@ from collections.abc import Mapping
 
 from likewise.model.target import Platform
 
+OVERRIDABLE = ("archspec", "cuda", "cuda_arch", "glibc", "linux", "osx", "win")
+"""Those that a variable may set; other variables that begin so are none's."""
+
 _SYSTEMS = {"linux": "linux", "macos": "osx", "windows": "win"}
 
 
@@ -37,10 +40,10 @@ def virtual_packages(machine: Platform, environ: Mapping[str, str] | None = None
         found["unix"] = ("0", "0")
     if machine.libc == "glibc":
         found["glibc"] = (machine.libc_version, "0")
-    for name, value in environ.items():
-        override = name.removeprefix("CONDA_OVERRIDE_")
-        if override != name:
-            found[override.lower()] = (value, "0")
+    for name in OVERRIDABLE:
+        value = environ.get(f"CONDA_OVERRIDE_{name.upper()}")
+        if value is not None:  # the version of archspec is always 1, and its build what the processor is called
+            found[name] = ("1" if value else "", value) if name == "archspec" else (value, "0")
     return tuple(f"__{name}={version}={build}" for name, (version, build) in sorted(found.items()) if version)
 
 
