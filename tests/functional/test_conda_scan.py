@@ -497,3 +497,108 @@ def test_digests_are_those_of_the_packages_files(prefix: Path) -> None:
     entry = next(f.entry for f in layers(look(prefix))["conda:tool"].files if f.entry.path == "data/bin/tool")
     assert entry.sha256 == digest_bytes(TOOL.items()["bin/tool"].data)
     assert (entry.placeholder, entry.binary, entry.executable) == (PLACEHOLDER, False, True)
+
+
+# ---- files that name the prefix in other ways
+
+
+def on_node(layer: LayerSource, work: Path, prefix: Path) -> dict[str, bytes]:
+    """What a node with a prefix there would have of a layer, by path in the prefix."""
+    write_loose(layer, work, work.with_suffix(".listing"))
+    return {
+        file.entry.path.removeprefix("data/"): with_prefix(
+            (work / file.entry.path).read_bytes(), file.entry.placeholder or "\n", str(prefix), binary=file.entry.binary
+        )
+        for file in layer.files
+        if not file.entry.link
+    }
+
+
+def test_files_that_name_the_very_prefix(tmp_path: Path) -> None:
+    """What a package itself says of the prefix, or of what has a longer name, is not what its installer has put there:
+    the layer is the archive's, and a node has, byte for byte, what the installer would write there.
+    """
+    own = tmp_path / "env"
+    package = Package(
+        "self",
+        "1.0",
+        {
+            "bin/config": script(f"#!/usr/bin/env bash\nprefix={PLACEHOLDER}\nlog={own}-logs/x\nold={own}\n"),
+            "lib/names.dat": b"\0\1" + f"{PLACEHOLDER}/bin:{own}-site/bin".encode() + b"\0\2",
+            "lib/unended.dat": b"\0\1" + f"{PLACEHOLDER}/lib".encode(),
+        },
+    )
+    channel = write_channel(tmp_path / "channel", [package])
+    for prefix in (own, tmp_path / "other"):
+        install(prefix, ["self"], [channel], tmp_path / "cache")
+    found = look(own)
+    layer = layers(found)["conda:self"]
+    (archive,) = channel.glob("*/self-*")
+    assert layer.digest == layer_of_archive(archive).digest
+    assert (codes(found), found.packages[0].modified) == (set(), ())
+    for path, data in on_node(layer, tmp_path / "loose", tmp_path / "other").items():
+        assert data == (tmp_path / "other" / path).read_bytes(), path
+
+
+def test_a_prefix_that_is_called_by_another_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was installed by way of a link, and its Python is started without, or the other way round: files name the
+    one, and what names it is known again, when the files are not read any more, too.
+    """
+    nothing_is_young(monkeypatch)
+    channel = write_channel(tmp_path / "channel", [TOOL, BASE])
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (archive,) = channel.glob("*/tool-*")
+    original = layer_of_archive(archive).digest
+    for number, (one, other) in enumerate([("link", "real"), ("real", "link")]):
+        install(tmp_path / one / str(number), ["tool"], [channel], tmp_path / "cache")
+        for _ in range(2):
+            found = look(tmp_path / other / str(number), tmp_path / f"facts-{number}")
+            layer = layers(found)["conda:tool"]
+            assert layer.digest == original
+            assert codes(found) == {"conda-link-script"}
+            assert all(one in file.prefix for file in layer.files if file.entry.placeholder)
+
+
+def test_what_names_the_prefix_by_another_path(prefix: Path) -> None:
+    """A link is one within the prefix, and the interpreter of a script that was changed is the nodes' own."""
+    other = prefix.with_name("other")
+    other.symlink_to(prefix)
+    (prefix / "bin/alias").unlink()
+    (prefix / "bin/alias").symlink_to(prefix / "bin/tool")
+    (prefix / "bin/mine").write_text(f"#!{prefix}/bin/python3.11\nprint('mine')\n")
+    claim(prefix, "tool", "bin/mine")
+    files = {file.entry.path: file for file in layers(look(other))["conda:tool"].files}
+    assert files["data/bin/alias"].entry.link == "tool"
+    assert files["scripts/mine"].data == b"#!python\nprint('mine')\n"
+
+
+def test_a_prefix_that_was_moved(prefix: Path) -> None:
+    """Its files name a place that is gone: nobody can tell, so each is named, and shipped as it is."""
+    moved = prefix.rename(prefix.with_name("moved"))
+    found = look(moved)
+    told = {one.subject for one in found.problems if one.code == "prefix-in-file"}
+    assert told == {"bin/tool", "bin/snake", "lib/tool.dat"}
+    assert not any(file.entry.placeholder for file in layers(found)["conda:tool"].files)
+
+
+def test_a_changed_file_that_has_a_longer_name_in_it(prefix: Path) -> None:
+    """The path of something else stays what it is."""
+    tool = prefix / "bin/tool"
+    replace(tool, tool.read_bytes() + f"echo {prefix}-logs {prefix}/lib\n".encode())
+    made = on_node(layers(look(prefix))["conda:tool"], prefix.parent / "loose", Path("/node"))
+    assert made["bin/tool"].endswith(f"echo {prefix}-logs /node/lib\n".encode())
+
+
+def test_a_record_that_has_no_digest_of_what_is_in_the_prefix(prefix: Path) -> None:
+    """What the package has tells whether a file was changed."""
+    path = record_of(prefix, "tool")
+    record = json.loads(path.read_text())
+    for one in record["paths_data"]["paths"]:
+        one.pop("sha256_in_prefix", None)
+    path.write_text(json.dumps(record))
+    assert [one.modified for one in look(prefix).packages] == [(), ()]
+    for name in ("bin/tool", "lib/tool.dat", "share/tool/plain.txt"):
+        replace(prefix / name, (prefix / name).read_bytes() + b"more")
+    (tool,) = (one for one in look(prefix).packages if one.name == "tool")
+    assert tool.modified == ("bin/tool", "lib/tool.dat", "share/tool/plain.txt")

@@ -20,9 +20,10 @@ from likewise.model.digest import EMPTY, Digest, digest_bytes
 from likewise.model.identity import entry_points, is_generated, script_from_prefix
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source, stays_inside
 from likewise.model.manifest import prefix_path
-from likewise.model.placeholders import originals, with_prefix
+from likewise.model.placeholders import likely_original, names, original_of, originals, with_prefix
 from likewise.model.snapshot import Problem, Severity
 from likewise.scanner.conda_records import Claim, Record, Records
+from likewise.scanner.conda_spellings import Spellings
 from likewise.scanner.distributions import Installed
 from likewise.scanner.facts import Facts
 from likewise.scanner.files import Progress, hash_files
@@ -118,6 +119,14 @@ class _Looked(msgspec.Struct, frozen=True):
     link: str = ""
 
 
+class _Before(msgspec.Struct, frozen=True):
+    """A file as it was before `prefix` was put into it."""
+
+    sha256: Digest
+    size: int
+    prefix: str
+
+
 class _Package(msgspec.Struct):
     """A package while it is looked at."""
 
@@ -142,6 +151,7 @@ class _Scan:
         facts_before: Facts,
     ) -> None:
         self.prefix, self.python, self.implementation = prefix, python, implementation
+        self.spellings = Spellings(prefix)
         self.installed = {one.name: one for one in installed}
         self.sources, self.facts, self.before = sources, facts, facts_before
         self.digests: dict[str, Digest] = {}
@@ -268,9 +278,10 @@ class _Scan:
         """The target of a link as a relative one that a layer may have; "" when it leaves the prefix."""
         folder = os.path.dirname(path)
         if os.path.isabs(link):
-            if not link.startswith(self.prefix + "/"):
+            own = self.spellings.beginning(link)
+            if own in (None, link):
                 return ""
-            link = os.path.relpath(link[len(self.prefix) + 1 :], folder or ".")
+            link = os.path.relpath(link[len(own) + 1 :], folder or ".")
         return link if stays_inside(conda_path(path, self.python), link) else ""
 
     def _hash(self, packages: list[_Package], carried: Mapping[str, _Package], progress: Progress | None) -> None:
@@ -320,54 +331,74 @@ class _Scan:
         claim, digest = one.claim, self.digests[one.path]
         executable = one.stat.st_mode & 0o111 != 0
         expected = claim.sha256_there
-        if expected and digest != expected:
-            if package.replaced and one.claim.path.startswith("bin/"):  # the new one's entry point makes it anew
-                return None
+        same = digest == expected
+        if expected and not same and package.replaced and claim.path.startswith("bin/"):
+            return None  # the new one's entry point makes it anew
+        before = self._before(one, known=same) if claim.placeholder else None
+        if not expected and claim.sha256:  # some records say this alone
+            same = (before.sha256 if before else digest) == claim.sha256
+        if not same and (expected or claim.sha256):
             package.modified.append(claim.path)
-        if claim.placeholder:
-            before = self._before(one, known=digest == expected)
-            if before is not None:
-                entry = FileEntry(
-                    path=one.layer_path,
-                    sha256=before[0],
-                    size=before[1],
-                    executable=executable,
-                    placeholder=claim.placeholder,
-                    binary=claim.binary,
-                )
-                return SourceFile(entry=entry, path=one.path, prefix=self.prefix)
-        entry = FileEntry(path=one.layer_path, sha256=digest, size=one.stat.st_size, executable=executable)
-        return SourceFile(entry=entry, path=one.path)
+        if before is None:
+            entry = FileEntry(path=one.layer_path, sha256=digest, size=one.stat.st_size, executable=executable)
+            return SourceFile(entry=entry, path=one.path)
+        entry = FileEntry(
+            path=one.layer_path,
+            sha256=before.sha256,
+            size=before.size,
+            executable=executable,
+            placeholder=claim.placeholder,
+            binary=claim.binary,
+        )
+        return SourceFile(entry=entry, path=one.path, prefix=before.prefix)
 
-    def _before(self, one: _Looked, *, known: bool) -> tuple[Digest, int] | None:
-        """Digest and size of a file before the prefix was put into it; None when it does not name the prefix."""
+    def _before(self, one: _Looked, *, known: bool) -> _Before | None:
+        """A file before the prefix was put into it; None when it does not name the prefix."""
         claim = one.claim
-        if known and claim.binary and claim.sha256 and self.before.digest(one.path, one.stat) == claim.sha256:
-            return Digest(claim.sha256), one.stat.st_size
+        if known and claim.binary and claim.sha256:
+            for prefix in self.spellings.known:
+                if self.before.digest(self._fact(one.path, prefix), one.stat) == claim.sha256:
+                    return _Before(Digest(claim.sha256), one.stat.st_size, prefix)
         try:
             data = Path(one.path).read_bytes()
         except OSError:
             return None
-        found = originals(data, claim.placeholder, self.prefix, binary=claim.binary)
-        for original in found:
-            if digest_bytes(original) == claim.sha256:
-                self.before.remember(one.path, one.stat, Digest(claim.sha256))
-                return Digest(claim.sha256), len(original)
-        original = found[0]
-        if original == data or not original:
-            return None
-        try:
-            same = with_prefix(original, claim.placeholder, self.prefix, binary=claim.binary) == data
-        except ValueError:
-            same = False
-        if not same:
+        for prefix in self.spellings.of(data):
+            original = original_of(data, claim.placeholder, prefix, claim.sha256, binary=claim.binary)
+            if original is not None:
+                self.before.remember(self._fact(one.path, prefix), one.stat, Digest(claim.sha256))
+                return _Before(Digest(claim.sha256), len(original), prefix)
+        sure = known and claim.sha256 != ""
+        before = self._guess(data, claim, clear=sure)
+        if before is None and (sure or any(names(data, prefix) for prefix in self.spellings.known)):
             self._problem(
                 "prefix-in-file",
                 claim.path,
                 f"{one.path} names the prefix in a way that can't be undone, so on the nodes it names this one.",
             )
-            return None
-        return digest_bytes(original), len(original)
+        return before
+
+    def _guess(self, data: bytes, claim: Claim, *, clear: bool) -> _Before | None:
+        """What stands for a file that is not what the record says, with the placeholder where it names the prefix.
+
+        None as well where it has to be `clear` and some of what names the prefix may have been there before.
+        """
+        for prefix in self.spellings.known:
+            original = likely_original(data, claim.placeholder, prefix, binary=claim.binary)
+            first = next(originals(data, claim.placeholder, prefix, binary=claim.binary))
+            if original == data or (clear and original != first):
+                continue
+            try:
+                same = with_prefix(original, claim.placeholder, prefix, binary=claim.binary) == data
+            except ValueError:
+                same = False
+            if same:
+                return _Before(digest_bytes(original), len(original), prefix)
+        return None
+
+    def _fact(self, path: str, prefix: str) -> str:
+        """What it is remembered under what a file was before that prefix was put into it."""
+        return path if prefix == self.prefix else f"{path}\0{prefix}"
 
     def _scripts(self, package: _Package) -> Iterator[SourceFile]:
         """Scripts of entry points: nodes would write them as pip does, and conda's are others."""
@@ -385,7 +416,8 @@ class _Scan:
             yield SourceFile(entry=entry, data=data)
 
     def _is_in_bin(self, program: str) -> bool:
-        return os.path.dirname(program) == f"{self.prefix}/bin"
+        folder, _, name = os.path.dirname(program).rpartition("/")
+        return name == "bin" and folder in self.spellings.known
 
     def _unlisted(self, source: LayerSource, package: _Package) -> list[SourceFile]:
         """What lies among a distribution's own files and no record names: the replica has what the disk has."""

@@ -231,7 +231,7 @@ def _claims(said: _Written) -> Iterator[Claim]:
         yield Claim(
             path=path,
             sha256=sha256 if is_digest(sha256) else "",
-            sha256_there=one.sha256_in_prefix or sha256,
+            sha256_there=one.sha256_in_prefix or ("" if one.prefix_placeholder else sha256),
             link=kind == "softlink",
             generated=kind in _GENERATED,
             placeholder=one.prefix_placeholder or "",
