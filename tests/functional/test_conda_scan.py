@@ -266,6 +266,36 @@ def test_links_that_leave_the_prefix(prefix: Path, tmp_path: Path) -> None:
     assert "tool-1.0-h0_0" in problem.message and "../../elsewhere" in problem.message
 
 
+@pytest.mark.parametrize("where", ["prefix/pkgs", "cache/pkgs"])
+def test_links_into_the_package_cache(prefix: Path, where: str) -> None:
+    """Conda's ``always_softlink``: whether the cache is the prefix's own or another one, nodes have none, and get the
+    files themselves; what is a link in the package is that link.
+    """
+    before = layers(look(prefix))["conda:tool"]
+    for path in ("bin/alias", "share/tool/plain.txt", "share/tool/E/one"):
+        cached = prefix.parent / where / "tool-1.0-h0_0" / path
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(cached):
+            (prefix / path).rename(cached)
+        (prefix / path).unlink(missing_ok=True)
+        (prefix / path).symlink_to(os.path.relpath(cached, (prefix / path).parent) if "E" in path else cached)
+    found = look(prefix)
+    (tool,) = (one for one in found.packages if one.name == "tool")
+    assert (tool.modified, tool.missing) == ((), ())
+    assert layers(found)["conda:tool"].digest == before.digest
+
+
+def test_a_file_that_was_replaced_by_a_link_is_told(prefix: Path) -> None:
+    """Nodes have the link; it is not what conda installed."""
+    (prefix / "share/tool/plain.txt").unlink()
+    (prefix / "share/tool/plain.txt").symlink_to("E/one")
+    found = look(prefix)
+    (tool,) = (one for one in found.packages if one.name == "tool")
+    assert tool.modified == ("share/tool/plain.txt",)
+    links = {file.entry.path: file.entry.link for file in layers(found)["conda:tool"].files}
+    assert links["data/share/tool/plain.txt"] == "E/one"
+
+
 def claim(prefix: Path, name: str, *paths: str) -> None:
     """Have the record of a package say that its installer made these scripts."""
     path = record_of(prefix, name)

@@ -28,6 +28,9 @@ from likewise.scanner.distributions import Installed
 from likewise.scanner.facts import Facts
 from likewise.scanner.files import Progress, hash_files
 
+PACKAGE_CACHE = "pkgs"
+"""Folder of a prefix in which conda, where it lies there itself, keeps packages."""
+
 _LINK_SCRIPTS = ("-pre-link.sh", "-post-link.sh", "-pre-unlink.sh")
 
 
@@ -255,7 +258,9 @@ class _Scan:
             package.missing.append(claim.path)
             return
         if target:
-            link = self._inside(claim.path, target)
+            link = self._inside(claim.path, target) or (self._cached_link(claim.path, target) if claim.link else "")
+            if link and claim.sha256 and not claim.link:
+                package.modified.append(claim.path)
             if not link:
                 try:
                     facts = os.stat(path)
@@ -274,15 +279,29 @@ class _Scan:
                 "have it. Put the folder itself there if they need it.",
             )
 
+    def _cached_link(self, path: str, target: str) -> str:
+        """What a package has as a link, where that was linked in turn: the link of the package; else ""."""
+        folder = os.path.dirname(f"{self.prefix}/{path}")
+        try:
+            link = os.readlink(os.path.join(folder, target))
+        except OSError:
+            return ""
+        there = not os.path.isabs(link) and os.path.lexists(os.path.join(folder, link))
+        return self._inside(path, link) if there else ""
+
     def _inside(self, path: str, link: str) -> str:
-        """The target of a link as a relative one that a layer may have; "" when it leaves the prefix."""
+        """The target of a link as a relative one that a layer may have; "" when it leaves the prefix.
+
+        So it does where it leads into the package cache that the first of conda's prefixes has: no node has that.
+        """
         folder = os.path.dirname(path)
         if os.path.isabs(link):
             own = self.spellings.beginning(link)
             if own in (None, link):
                 return ""
             link = os.path.relpath(link[len(own) + 1 :], folder or ".")
-        return link if stays_inside(conda_path(path, self.python), link) else ""
+        cached = os.path.normpath(os.path.join(folder, link)).startswith(f"{PACKAGE_CACHE}/")
+        return link if not cached and stays_inside(conda_path(path, self.python), link) else ""
 
     def _hash(self, packages: list[_Package], carried: Mapping[str, _Package], progress: Progress | None) -> None:
         """Make sure of the content of every file; those of distributions are known already."""
