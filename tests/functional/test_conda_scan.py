@@ -198,6 +198,39 @@ def test_a_damaged_record_is_named_and_the_others_count(prefix: Path, how: str) 
     assert path.name in problem.message and problem.severity is Severity.ERROR
 
 
+def test_a_hidden_file_at_the_root_of_the_prefix(tmp_path: Path) -> None:
+    """The prefix may be a home: the file is left out and named, all else of its package is there, and so it is where
+    the layer is made of the archive.
+    """
+    package = Package("hidden", "1.0", {".nonadmin": "secret\n", "share/a.txt": "a\n", "share/.b": "b\n"})
+    channel = write_channel(tmp_path / "channel", [package])
+    found = look(install(tmp_path / "prefix", ["hidden"], [channel], tmp_path / "cache"))
+    layer = layers(found)["conda:hidden"]
+    assert [file.entry.path for file in layer.files] == ["data/share/.b", "data/share/a.txt"]
+    (archive,) = channel.glob("*/hidden-*")
+    assert layer.digest == layer_of_archive(archive).digest
+    (problem,) = found.problems
+    assert (problem.code, problem.severity) == ("conda-hidden-files", Severity.NOTE)
+    assert ".nonadmin" in problem.message and "hidden-1.0" in problem.message
+    assert (found.packages[0].modified, found.packages[0].missing) == ((), ())
+
+
+def test_folders_that_are_empty_are_named(prefix: Path) -> None:
+    """Layers have files alone. One that other files lie in is there anyhow, and one that is gone nobody misses."""
+    path = record_of(prefix, "tool")
+    record = json.loads(path.read_text())
+    folders = ("var/empty/tool", "share/tool", "var/gone")
+    record["paths_data"]["paths"] += [{"_path": each, "path_type": "directory"} for each in folders]
+    path.write_text(json.dumps(record))
+    (prefix / "var/empty/tool").mkdir(parents=True)
+    found = look(prefix)
+    (problem,) = (one for one in found.problems if one.code == "conda-empty-folders")
+    assert (problem.subject, problem.severity) == ("tool", Severity.NOTE)
+    assert "1 of its folders" in problem.message and "var/empty/tool" in problem.message
+    (tool,) = (one for one in found.packages if one.name == "tool")
+    assert (tool.files, tool.modified, tool.missing) == (7, (), ())
+
+
 def test_two_records_for_one_name(prefix: Path) -> None:
     """The one whose files are there counts, whichever comes first; the other one is named."""
     record = json.loads(record_of(prefix, "tool").read_text())

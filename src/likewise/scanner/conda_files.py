@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from likewise.errors import LayerError
 from likewise.model.conda import LAYER_PREFIX, CondaPackage
-from likewise.model.conda_identity import PYTHON, belongs, conda_path, entry_script_of
+from likewise.model.conda_identity import PYTHON, belongs, conda_path, entry_script_of, is_hidden
 from likewise.model.digest import EMPTY, Digest, digest_bytes
 from likewise.model.identity import entry_points, is_generated, script_from_prefix
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source, stays_inside
@@ -140,6 +140,8 @@ class _Package(msgspec.Struct):
     scripts: list[str] = []  # that were made when it was installed, relative to the prefix
     modified: list[str] = []
     missing: list[str] = []
+    hidden: list[str] = []  # files of the prefix itself, which nobody looks at
+    folders: list[str] = []  # that nodes won't have, since nothing is in them
 
 
 class _Scan:
@@ -233,19 +235,31 @@ class _Scan:
             made = []
         return frozenset(claimed | {f"bin/{name}" for name in made} | self._paths_of(self.sources))
 
-    def _look(self, packages: Iterable[_Package], owned: Collection[str]) -> None:
+    def _look(self, packages: Sequence[_Package], owned: Collection[str]) -> None:
         """Look at each claimed file that is content and nobody else's."""
+        self._look_at_folders(packages)
         for package in packages:
             layer_paths = {conda_path(claim.path, self.python): claim for claim in package.record.claims}
             for layer_path, claim in layer_paths.items():
-                if claim.path in owned:
+                if claim.path in owned or claim.folder:
                     continue
-                if claim.generated:
+                if is_hidden(layer_path):
+                    package.hidden.append(claim.path)
+                elif claim.generated:
                     # pip's entry point of the same name has been put in the place of one that was replaced
                     own = claim.path.startswith("bin/") and not package.replaced
                     package.scripts += [claim.path] if own else []
                 elif belongs(layer_path, layer_paths.__contains__):
                     self._look_at(package, claim, layer_path)
+
+    def _look_at_folders(self, packages: Sequence[_Package]) -> None:
+        claims = [(package, claim) for package in packages for claim in package.record.claims]
+        empty = [(package, claim.path) for package, claim in claims if claim.folder]
+        if empty:
+            filled = {str(folder) for _, one in claims if not one.folder for folder in PurePosixPath(one.path).parents}
+            for package, path in empty:
+                if path not in filled and os.path.isdir(f"{self.prefix}/{path}"):
+                    package.folders.append(path)
 
     def _look_at(self, package: _Package, claim: Claim, layer_path: str) -> None:
         path = f"{self.prefix}/{claim.path}"
@@ -505,6 +519,23 @@ class _Scan:
                 record,
                 package.modified,
                 "of its files are not what conda installed ({shown}); they are shipped as they are.",
+                Severity.NOTE,
+            )
+        if package.hidden:
+            yield _some(
+                "conda-hidden-files",
+                record,
+                package.hidden,
+                "of its files are hidden ones at the root of the prefix ({shown}), where somebody's own may lie; they "
+                "are not shipped.",
+                Severity.NOTE,
+            )
+        if package.folders:
+            yield _some(
+                "conda-empty-folders",
+                record,
+                package.folders,
+                "of its folders have nothing in them ({shown}); layers have files alone, so the nodes won't have them.",
                 Severity.NOTE,
             )
         scripts = [claim.path for claim in record.claims if claim.path.endswith(_LINK_SCRIPTS)]

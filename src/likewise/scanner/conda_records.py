@@ -26,8 +26,8 @@ from likewise.scanner.stats import is_young, pack, version_of
 
 _UPDATE = re.compile(r"^# (?:update|install|remove|neutered|create) specs:\s*\[?(.*?)\]?\s*$", re.MULTILINE)
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
-_GENERATED = frozenset({"unix_python_entry_point", "pyc_file", "directory"})
-"""Path types of what installers make by themselves, or what is no file."""
+_GENERATED = frozenset({"unix_python_entry_point", "pyc_file"})
+"""Path types of what installers make by themselves."""
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,6 +46,8 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     placeholder : str
         What the file in the package names in place of the prefix, "" when it names none.
     binary : bool
+    folder : bool
+        A folder, which has to be there though nothing is in it.
     """
 
     path: str
@@ -55,6 +57,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     generated: bool = False
     placeholder: str = ""
     binary: bool = False
+    folder: bool = False
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
@@ -236,15 +239,13 @@ def _claims(said: _Written) -> Iterator[Claim]:
             generated=kind in _GENERATED,
             placeholder=one.prefix_placeholder or "",
             binary=one.file_mode == "binary",
+            folder=kind == "directory",
         )
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a path stays beneath the prefix, and is not a hidden file of the prefix itself, which may be a home."""
-    parts = path.split("/")
-    return not any(part in ("", ".", "..") or "\0" in part for part in parts) and not (
-        path.startswith(".") and len(parts) == 1
-    )
+    """Whether a path stays beneath the prefix."""
+    return not any(part in ("", ".", "..") or "\0" in part for part in path.split("/"))
 
 
 def _metadata_folder(file: str) -> str:
