@@ -115,6 +115,17 @@ def test_c_strings_that_name_the_prefix_themselves(end: str, length: int) -> Non
     assert original_of(made, OLD, new, digest_bytes(data), binary=True) == data
 
 
+FEW = st.sampled_from([OLD.encode(), NEW.encode(), b"-site", b"\0", b"/lib", b"\0" * 50, b"x", b"\n"])
+
+
+@given(st.lists(FEW, max_size=6), st.booleans())
+def test_the_digest_decides(pieces: list[bytes], binary: bool) -> None:
+    """Where the prefix is named a few times, it is told which of them the installer has put there."""
+    data = b"".join(pieces)
+    made = with_prefix(data, OLD, NEW, binary=binary)
+    assert original_of(made, OLD, NEW, digest_bytes(data), binary=binary) == data
+
+
 def test_the_search_ends() -> None:
     """A file that nobody can make sense of takes a bounded number of attempts; a large one few."""
     small = " ".join(f"{NEW}{number}" for number in range(300)).encode()

@@ -9,10 +9,13 @@ import os
 import re
 from collections.abc import Iterator
 
-_PATHS = re.compile(rb"/[^\0\s\"'`:;,=<>|&()$#!*?]+")
+_PATHS = re.compile(rb"/[^\0-\x20\x7f\"'`:;,=<>|&()$#!*?]+")
 
-MOST_PATHS = 1_000
-"""Paths that are looked at in one file."""
+MOST_PATHS = 100_000
+"""Paths that are looked at in one file; binary files have many things that look like one."""
+
+MOST_LOOKS = 10_000
+"""Folders that the disk is asked for."""
 
 
 class Spellings:
@@ -26,7 +29,7 @@ class Spellings:
     def __init__(self, prefix: str) -> None:
         real = os.path.realpath(prefix)
         self.known = [prefix] if real == prefix or not _is_text(real) else [prefix, real]
-        self._looked_at: set[str] = set()  # folders that are not the prefix
+        self._asked: dict[str, bool] = {}  # places that are not the prefix: whether they are there
         try:
             self._identity = _identity(prefix)
         except OSError:
@@ -54,15 +57,22 @@ class Spellings:
             place += f"/{part}"
             if part in ("", ".", "..") or place in self.known:
                 return ""
-            if place in self._looked_at:
-                continue
-            try:
-                if _identity(place) == self._identity:
-                    return place
-            except (OSError, ValueError):
+            if place not in self._asked and self._is_prefix(place):
+                return place
+            if not self._asked.get(place):
                 return ""
-            self._looked_at.add(place)
         return ""
+
+    def _is_prefix(self, place: str) -> bool:
+        """Whether it is the prefix; it is noted if it is another."""
+        if len(self._asked) >= MOST_LOOKS:
+            return False
+        try:
+            found = _identity(place)
+        except (OSError, ValueError):
+            found = None
+        self._asked[place] = found is not None
+        return found is not None and found == self._identity
 
 
 def _is_text(path: str) -> bool:
