@@ -30,7 +30,7 @@ _BEGINS = re.compile(rb"(?<![\w\x80-\xff.-])|(?<=-[A-Z])")
 """Where a path may begin: not within another one, as in ``/usr/bin/env``; a flag may stand before it (``-I``)."""
 
 _NAME = re.compile(rb"[\w\x80-\xff.-]*")
-_PATH = re.compile(rb"[\w\x80-\xff./-]*")
+_PATH = re.compile(rb"[\w\x80-\xff./-]{0,200}")
 _NULS = re.compile(rb"\0*")
 
 MOST_WAYS = 256
@@ -39,6 +39,7 @@ MOST_WAYS = 256
 
 MOST_BYTES = 64 << 20
 _SURE_WAYS = 3
+_PLACE_COST = 1000  # bytes that can be read while one place is looked at
 
 
 def with_prefix(data: bytes, placeholder: str, prefix: str, *, binary: bool) -> bytes:
@@ -70,7 +71,8 @@ def originals(data: bytes, placeholder: str, prefix: str, *, binary: bool) -> It
     """
     old = placeholder.encode()
     places = _places(data, old, prefix.encode(), binary=binary)
-    most = max(_SURE_WAYS, min(MOST_WAYS, MOST_BYTES // (len(data) + 1)))
+    cost = len(data) + _PLACE_COST * len(places)
+    most = max(_SURE_WAYS, min(MOST_WAYS, MOST_BYTES // (cost + 1)))
     for way in itertools.islice(_ways(places, most), most):
         likely = _put_back(data, [place for place in places if place.start in way], old, len(prefix.encode()))
         yield likely
@@ -101,7 +103,7 @@ def names(data: bytes, prefix: str) -> bool:
 
 
 class _Place(NamedTuple):
-    """Where a prefix stands in a file. `end` and `padding` are of its C string, and NULs that it can spare."""
+    """Where a prefix stands in a file. `end` is that of its C string, `room` the NULs that this can spare."""
 
     start: int
     begins: bool  # no name goes on there,
