@@ -15,6 +15,7 @@ from likewise.errors import LayerError, PlanError
 from likewise.layers.conda import layer_of_archive
 from likewise.layers.loose import write_loose
 from likewise.model.layer import LayerSource
+from likewise.model.manifest import PREFIX_MARK
 from likewise.model.plan import Plan
 from likewise.model.snapshot import OriginKind, Severity
 from likewise.planner.options import PlanOptions
@@ -200,6 +201,26 @@ def test_pip_that_was_stopped_half_way(prefix: Path, tmp_path: Path) -> None:
     check_layers(scanned, tmp_path)
     text = [path.read_text() for path in tmp_path.glob("*/purelib/beta.py")]
     assert text == ["WORD = 'beta 2'\n"]
+
+
+# ---- a prefix that has two paths
+
+
+def test_a_prefix_that_was_installed_by_way_of_a_link(tmp_path: Path, channel: list[Path], packages: Path) -> None:
+    """As in a home that lies elsewhere: what files and variables say of it is the nodes' prefix, by either path."""
+    active = f"export NAMED_HOME={PLACEHOLDER}/share/named NAMED_BIN=$CONDA_PREFIX/bin\n"
+    package = Package("named", "1.0", {"etc/conda/activate.d/named.sh": active, "share/named/a.txt": PLACEHOLDER})
+    more = write_channel(tmp_path / "more", [package])
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    install(tmp_path / "link/prefix", ["python", "named"], [*channel, more], packages)
+    for path in (tmp_path / "link/prefix", tmp_path / "real/prefix"):
+        scanned = scan(path)
+        (layer,) = (one for one in scanned.conda if one.name == "conda:named")
+        assert layer.digest == layer_of_archive(next((more / SUBDIR).glob("named-*"))).digest
+        named = {name: value for name, value in scanned.variables.items() if name.startswith("NAMED")}
+        assert named == {"NAMED_HOME": f"{PREFIX_MARK}/share/named", "NAMED_BIN": f"{PREFIX_MARK}/bin"}
+        assert "prefix-in-file" not in {one.code for one in scanned.snapshot.problems}
 
 
 # ---- several distributions in one package

@@ -11,6 +11,7 @@ import msgspec
 from likewise.model.conda import spec_name
 from likewise.model.conda_identity import PYTHON, is_hidden
 from likewise.model.layer import LayerSource
+from likewise.model.manifest import PREFIX_MARK
 from likewise.model.snapshot import Origin, OriginKind, PrefixKind
 from likewise.scanner.conda_activate import activation
 from likewise.scanner.conda_files import CondaFound, conda_files
@@ -70,6 +71,7 @@ def find_conda(
     if interpreter.kind is not PrefixKind.CONDA or interpreter.platform.os != "linux":
         return found
     variables, problems = activation(prefix, found.paths)
+    variables = {name: _marked(value, found.spellings) for name, value in variables.items()}
     unowned = list(unowned_files(prefix, interpreter.python, found.owned))
     problems = (*found.problems, *problems, *unowned_problem(prefix, unowned))
     return msgspec.structs.replace(found, variables=variables, problems=problems)
@@ -95,6 +97,13 @@ def conda_owned(prefix: str, records: Records) -> dict[str, Owned]:
             files = tuple(os.path.join(prefix, path) for path in mine)
             found[os.path.join(prefix, folder)] = Owned(origin=origin, files=files)
     return found
+
+
+def _marked(value: str, spellings: Iterable[str]) -> str:
+    """What a variable is set to, with `PREFIX_MARK` for the prefix by any of its paths."""
+    for spelling in sorted(spellings, key=len, reverse=True):
+        value = value.replace(spelling, PREFIX_MARK)
+    return value
 
 
 def _files(record: Record) -> list[str]:

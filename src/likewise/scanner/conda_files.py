@@ -54,6 +54,8 @@ class CondaFound(msgspec.Struct, frozen=True, kw_only=True):
         Absolute paths of all files that conda packages have.
     owned : frozenset of str
         Paths, relative to the prefix, of everything that some record or distribution has.
+    spellings : tuple of str
+        The paths by which the prefix is called: see `likewise.scanner.conda_spellings`.
     variables : dict
         What activating the prefix sets: name → value, `PREFIX_MARK` for the prefix.
     problems : tuple of Problem
@@ -67,6 +69,7 @@ class CondaFound(msgspec.Struct, frozen=True, kw_only=True):
     base: LayerSource | None = None
     paths: frozenset[str] = frozenset()
     owned: frozenset[str] = frozenset()
+    spellings: tuple[str, ...] = ()
     variables: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
 
@@ -205,6 +208,7 @@ class _Scan:
             others=tuple(others),
             base=base,
             paths=frozenset(one.path for package in packages for one in package.looked),
+            spellings=tuple(self.spellings.known),
             problems=(*records.problems, *self.problems),
         )
 
