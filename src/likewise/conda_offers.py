@@ -62,14 +62,15 @@ def find_packages(
 def candidates(manifest: Manifest, snapshot: Snapshot) -> tuple[CondaPackage, ...]:
     """The packages whose layer may be the very content of an archive of a channel.
 
-    Nothing that was changed, or whose record does not say where it came from, or says so with a credential.
+    Nothing that was changed, or whose record does not say where it came from, or says so with a credential. Of several
+    distributions in one package each has a layer of its own, and the archive has one.
     """
     layers = {ref.digest for ref in manifest.layers if ref.kind in _KINDS and ref.name not in manifest.kit}
     return tuple(one for one in snapshot.conda if one.content in layers and _may_be_fetched(one))
 
 
 def _may_be_fetched(one: CondaPackage) -> bool:
-    changed = one.modified or one.missing or one.replaced
+    changed = one.modified or one.missing or one.replaced or len(one.distributions) > 1
     return not changed and not one.private and is_digest(one.sha256) and one.url.endswith(CONDA)
 
 

@@ -15,6 +15,7 @@ from likewise.errors import LayerError, PlanError
 from likewise.layers.conda import layer_of_archive
 from likewise.layers.loose import write_loose
 from likewise.model.layer import LayerSource
+from likewise.model.manifest import PREFIX_MARK
 from likewise.model.plan import Plan
 from likewise.model.snapshot import OriginKind, Severity
 from likewise.planner.options import PlanOptions
@@ -25,7 +26,7 @@ from likewise.scanner.conda_records import read_records
 from likewise.scanner.facts import Facts
 from likewise.scanner.probe import probe_python
 from support.conda_channel import CondaChannel, install
-from support.conda_package import PLACEHOLDER, SUBDIR, Package, script, write_channel
+from support.conda_package import PLACEHOLDER, SUBDIR, Item, Package, script, write_channel
 from support.conda_python import SITE
 from support.prefixes import UV, run
 from support.users import likewise_wheel
@@ -200,6 +201,62 @@ def test_pip_that_was_stopped_half_way(prefix: Path, tmp_path: Path) -> None:
     check_layers(scanned, tmp_path)
     text = [path.read_text() for path in tmp_path.glob("*/purelib/beta.py")]
     assert text == ["WORD = 'beta 2'\n"]
+
+
+# ---- a prefix that has two paths
+
+
+def test_a_prefix_that_was_installed_by_way_of_a_link(tmp_path: Path, channel: list[Path], packages: Path) -> None:
+    """As in a home that lies elsewhere: what files and variables say of it is the nodes' prefix, by either path."""
+    active = f"export NAMED_HOME={PLACEHOLDER}/share/named NAMED_BIN=$CONDA_PREFIX/bin\n"
+    package = Package("named", "1.0", {"etc/conda/activate.d/named.sh": active, "share/named/a.txt": PLACEHOLDER})
+    more = write_channel(tmp_path / "more", [package])
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    install(tmp_path / "link/prefix", ["python", "named"], [*channel, more], packages)
+    for path in (tmp_path / "link/prefix", tmp_path / "real/prefix"):
+        scanned = scan(path)
+        (layer,) = (one for one in scanned.conda if one.name == "conda:named")
+        assert layer.digest == layer_of_archive(next((more / SUBDIR).glob("named-*"))).digest
+        named = {name: value for name, value in scanned.variables.items() if name.startswith("NAMED")}
+        assert named == {"NAMED_HOME": f"{PREFIX_MARK}/share/named", "NAMED_BIN": f"{PREFIX_MARK}/bin"}
+        assert "prefix-in-file" not in {one.code for one in scanned.snapshot.problems}
+
+
+# ---- several distributions in one package
+
+
+def without_records(name: str, *distributions: str, egg: bool) -> Package:
+    """A package of distributions that don't say which files are theirs, as dist-info or as egg-info."""
+    files: dict[str, str | Item] = {f"share/{name}.conf": f"home={PLACEHOLDER}/share\n"}
+    for one in distributions:
+        files.update(python_files(one, "1.0", **{one: "WORD = 1\n"}))
+        files.pop(f"site-packages/{one}-1.0.dist-info/RECORD")
+        if egg:
+            files.pop(f"site-packages/{one}-1.0.dist-info/INSTALLER")
+            metadata = files.pop(f"site-packages/{one}-1.0.dist-info/METADATA")
+            files[f"site-packages/{one}-1.0.egg-info/PKG-INFO"] = metadata
+    return Package(name, "1.0", files, noarch="python", subdir="noarch", build="pyh_0", depends=("python",))
+
+
+@pytest.mark.parametrize("egg", [False, True], ids=["dist-info", "egg-info"])
+def test_two_distributions_that_don_t_say_what_is_theirs(
+    tmp_path: Path, channel: list[Path], packages: Path, egg: bool
+) -> None:
+    """The first has the package's files, with their placeholders; the other has its metadata, and both are there."""
+    package = without_records("eggs" if egg else "infos", "gamma", "delta", egg=egg)
+    more = write_channel(tmp_path / "more", [package])
+    prefix = install(tmp_path / "prefix", ["python", package.name], [*channel, more], packages)
+    scanned = scan(prefix)
+    first, second = scanned.sources["delta"], scanned.sources["gamma"]
+    files = {file.entry.path: file.entry for file in first.files}
+    assert {"purelib/gamma.py", "purelib/delta.py", f"data/share/{package.name}.conf"} <= files.keys()
+    assert files[f"data/share/{package.name}.conf"].placeholder == PLACEHOLDER
+    kind = "egg" if egg else "dist"
+    assert {file.entry.path.split("/")[1] for file in second.files} == {f"gamma-1.0.{kind}-info"}
+    check_layers(scanned, tmp_path)
+    (found,) = (one for one in scanned.snapshot.conda if one.name == package.name)
+    assert (found.distributions, found.modified, found.missing) == (("delta", "gamma"), (), ())
 
 
 # ---- a prefix that conda is at work in

@@ -91,7 +91,9 @@ def test_what_came_from_a_channel_is_offered() -> None:
 
 
 def test_what_may_be_another_file_is_not() -> None:
-    """Nothing changed, replaced or without a hash; nothing of the kit; nothing that is known already."""
+    """Nothing changed, replaced or without a hash, and nothing that makes several layers; nothing of the kit; nothing
+    that is known already.
+    """
     fine, known = package("fine"), package("known")
     packages = [
         fine,
@@ -99,6 +101,7 @@ def test_what_may_be_another_file_is_not() -> None:
         package("changed", modified=("bin/changed",)),
         package("broken", missing=("bin/broken",)),
         package("replaced", replaced="pip"),
+        package("pair", distributions=("alpha", "beta")),
         package("unhashed", sha256=""),
         package("unknown", url="", channel="<unknown>"),
         package("old", url=f"{FORGE}/linux-64/old-1.0-h0_0.tar.xz"),

@@ -199,6 +199,39 @@ def test_a_damaged_record_is_named_and_the_others_count(prefix: Path, how: str) 
     assert path.name in problem.message and problem.severity is Severity.ERROR
 
 
+def test_a_hidden_file_at_the_root_of_the_prefix(tmp_path: Path) -> None:
+    """The prefix may be a home: the file is left out and named, all else of its package is there, and so it is where
+    the layer is made of the archive.
+    """
+    package = Package("hidden", "1.0", {".nonadmin": "secret\n", "share/a.txt": "a\n", "share/.b": "b\n"})
+    channel = write_channel(tmp_path / "channel", [package])
+    found = look(install(tmp_path / "prefix", ["hidden"], [channel], tmp_path / "cache"))
+    layer = layers(found)["conda:hidden"]
+    assert [file.entry.path for file in layer.files] == ["data/share/.b", "data/share/a.txt"]
+    (archive,) = channel.glob("*/hidden-*")
+    assert layer.digest == layer_of_archive(archive).digest
+    (problem,) = found.problems
+    assert (problem.code, problem.severity) == ("conda-hidden-files", Severity.NOTE)
+    assert ".nonadmin" in problem.message and "hidden-1.0" in problem.message
+    assert (found.packages[0].modified, found.packages[0].missing) == ((), ())
+
+
+def test_folders_that_are_empty_are_named(prefix: Path) -> None:
+    """Layers have files alone. One that other files lie in is there anyhow, and one that is gone nobody misses."""
+    path = record_of(prefix, "tool")
+    record = json.loads(path.read_text())
+    folders = ("var/empty/tool", "share/tool", "var/gone")
+    record["paths_data"]["paths"] += [{"_path": each, "path_type": "directory"} for each in folders]
+    path.write_text(json.dumps(record))
+    (prefix / "var/empty/tool").mkdir(parents=True)
+    found = look(prefix)
+    (problem,) = (one for one in found.problems if one.code == "conda-empty-folders")
+    assert (problem.subject, problem.severity) == ("tool", Severity.NOTE)
+    assert "1 of its folders" in problem.message and "var/empty/tool" in problem.message
+    (tool,) = (one for one in found.packages if one.name == "tool")
+    assert (tool.files, tool.modified, tool.missing) == (7, (), ())
+
+
 def test_two_records_for_one_name(prefix: Path) -> None:
     """The one whose files are there counts, whichever comes first; the other one is named."""
     record = json.loads(record_of(prefix, "tool").read_text())
@@ -265,6 +298,36 @@ def test_links_that_leave_the_prefix(prefix: Path, tmp_path: Path) -> None:
     (problem,) = [one for one in found.problems if one.code == "conda-link-outside"]
     assert (problem.subject, problem.severity) == ("bin/alias", Severity.WARNING)
     assert "tool-1.0-h0_0" in problem.message and "../../elsewhere" in problem.message
+
+
+@pytest.mark.parametrize("where", ["prefix/pkgs", "cache/pkgs"])
+def test_links_into_the_package_cache(prefix: Path, where: str) -> None:
+    """Conda's ``always_softlink``: whether the cache is the prefix's own or another one, nodes have none, and get the
+    files themselves; what is a link in the package is that link.
+    """
+    before = layers(look(prefix))["conda:tool"]
+    for path in ("bin/alias", "share/tool/plain.txt", "share/tool/E/one"):
+        cached = prefix.parent / where / "tool-1.0-h0_0" / path
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        if not os.path.lexists(cached):
+            (prefix / path).rename(cached)
+        (prefix / path).unlink(missing_ok=True)
+        (prefix / path).symlink_to(os.path.relpath(cached, (prefix / path).parent) if "E" in path else cached)
+    found = look(prefix)
+    (tool,) = (one for one in found.packages if one.name == "tool")
+    assert (tool.modified, tool.missing) == ((), ())
+    assert layers(found)["conda:tool"].digest == before.digest
+
+
+def test_a_file_that_was_replaced_by_a_link_is_told(prefix: Path) -> None:
+    """Nodes have the link; it is not what conda installed."""
+    (prefix / "share/tool/plain.txt").unlink()
+    (prefix / "share/tool/plain.txt").symlink_to("E/one")
+    found = look(prefix)
+    (tool,) = (one for one in found.packages if one.name == "tool")
+    assert tool.modified == ("share/tool/plain.txt",)
+    links = {file.entry.path: file.entry.link for file in layers(found)["conda:tool"].files}
+    assert links["data/share/tool/plain.txt"] == "E/one"
 
 
 def claim(prefix: Path, name: str, *paths: str) -> None:
@@ -583,3 +646,108 @@ def test_digests_are_those_of_the_packages_files(prefix: Path) -> None:
     entry = next(f.entry for f in layers(look(prefix))["conda:tool"].files if f.entry.path == "data/bin/tool")
     assert entry.sha256 == digest_bytes(TOOL.items()["bin/tool"].data)
     assert (entry.placeholder, entry.binary, entry.executable) == (PLACEHOLDER, False, True)
+
+
+# ---- files that name the prefix in other ways
+
+
+def on_node(layer: LayerSource, work: Path, prefix: Path) -> dict[str, bytes]:
+    """What a node with a prefix there would have of a layer, by path in the prefix."""
+    write_loose(layer, work, work.with_suffix(".listing"))
+    return {
+        file.entry.path.removeprefix("data/"): with_prefix(
+            (work / file.entry.path).read_bytes(), file.entry.placeholder or "\n", str(prefix), binary=file.entry.binary
+        )
+        for file in layer.files
+        if not file.entry.link
+    }
+
+
+def test_files_that_name_the_very_prefix(tmp_path: Path) -> None:
+    """What a package itself says of the prefix, or of what has a longer name, is not what its installer has put there:
+    the layer is the archive's, and a node has, byte for byte, what the installer would write there.
+    """
+    own = tmp_path / "env"
+    package = Package(
+        "self",
+        "1.0",
+        {
+            "bin/config": script(f"#!/usr/bin/env bash\nprefix={PLACEHOLDER}\nlog={own}-logs/x\nold={own}\n"),
+            "lib/names.dat": b"\0\1" + f"{PLACEHOLDER}/bin:{own}-site/bin".encode() + b"\0\2",
+            "lib/unended.dat": b"\0\1" + f"{PLACEHOLDER}/lib".encode(),
+        },
+    )
+    channel = write_channel(tmp_path / "channel", [package])
+    for prefix in (own, tmp_path / "other"):
+        install(prefix, ["self"], [channel], tmp_path / "cache")
+    found = look(own)
+    layer = layers(found)["conda:self"]
+    (archive,) = channel.glob("*/self-*")
+    assert layer.digest == layer_of_archive(archive).digest
+    assert (codes(found), found.packages[0].modified) == (set(), ())
+    for path, data in on_node(layer, tmp_path / "loose", tmp_path / "other").items():
+        assert data == (tmp_path / "other" / path).read_bytes(), path
+
+
+def test_a_prefix_that_is_called_by_another_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was installed by way of a link, and its Python is started without, or the other way round: files name the
+    one, and what names it is known again, when the files are not read any more, too.
+    """
+    nothing_is_young(monkeypatch)
+    channel = write_channel(tmp_path / "channel", [TOOL, BASE])
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (archive,) = channel.glob("*/tool-*")
+    original = layer_of_archive(archive).digest
+    for number, (one, other) in enumerate([("link", "real"), ("real", "link")]):
+        install(tmp_path / one / str(number), ["tool"], [channel], tmp_path / "cache")
+        for _ in range(2):
+            found = look(tmp_path / other / str(number), tmp_path / f"facts-{number}")
+            layer = layers(found)["conda:tool"]
+            assert layer.digest == original
+            assert codes(found) == {"conda-link-script"}
+            assert all(one in file.prefix for file in layer.files if file.entry.placeholder)
+
+
+def test_what_names_the_prefix_by_another_path(prefix: Path) -> None:
+    """A link is one within the prefix, and the interpreter of a script that was changed is the nodes' own."""
+    other = prefix.with_name("other")
+    other.symlink_to(prefix)
+    (prefix / "bin/alias").unlink()
+    (prefix / "bin/alias").symlink_to(prefix / "bin/tool")
+    (prefix / "bin/mine").write_text(f"#!{prefix}/bin/python3.11\nprint('mine')\n")
+    claim(prefix, "tool", "bin/mine")
+    files = {file.entry.path: file for file in layers(look(other))["conda:tool"].files}
+    assert files["data/bin/alias"].entry.link == "tool"
+    assert files["scripts/mine"].data == b"#!python\nprint('mine')\n"
+
+
+def test_a_prefix_that_was_moved(prefix: Path) -> None:
+    """Its files name a place that is gone: nobody can tell, so each is named, and shipped as it is."""
+    moved = prefix.rename(prefix.with_name("moved"))
+    found = look(moved)
+    told = {one.subject for one in found.problems if one.code == "prefix-in-file"}
+    assert told == {"bin/tool", "bin/snake", "lib/tool.dat"}
+    assert not any(file.entry.placeholder for file in layers(found)["conda:tool"].files)
+
+
+def test_a_changed_file_that_has_a_longer_name_in_it(prefix: Path) -> None:
+    """The path of something else stays what it is."""
+    tool = prefix / "bin/tool"
+    replace(tool, tool.read_bytes() + f"echo {prefix}-logs {prefix}/lib\n".encode())
+    made = on_node(layers(look(prefix))["conda:tool"], prefix.parent / "loose", Path("/node"))
+    assert made["bin/tool"].endswith(f"echo {prefix}-logs /node/lib\n".encode())
+
+
+def test_a_record_that_has_no_digest_of_what_is_in_the_prefix(prefix: Path) -> None:
+    """What the package has tells whether a file was changed."""
+    path = record_of(prefix, "tool")
+    record = json.loads(path.read_text())
+    for one in record["paths_data"]["paths"]:
+        one.pop("sha256_in_prefix", None)
+    path.write_text(json.dumps(record))
+    assert [one.modified for one in look(prefix).packages] == [(), ()]
+    for name in ("bin/tool", "lib/tool.dat", "share/tool/plain.txt"):
+        replace(prefix / name, (prefix / name).read_bytes() + b"more")
+    (tool,) = (one for one in look(prefix).packages if one.name == "tool")
+    assert tool.modified == ("bin/tool", "lib/tool.dat", "share/tool/plain.txt")

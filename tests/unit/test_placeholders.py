@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from likewise.errors import LayerError
 from likewise.model.digest import digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, SourceFile, decode_listing, encode_listing, layer_source
-from likewise.model.placeholders import originals, with_prefix
+from likewise.model.placeholders import MOST_WAYS, likely_original, original_of, originals, with_prefix
 
 OLD = "/opt/placeholder" + "_p" * 60
 NEW = "/home/user/prefix"
@@ -76,6 +76,71 @@ def test_what_was_put_in_is_taken_out(pieces: list[bytes]) -> None:
     data = b"".join(pieces)
     for binary in (True, False):
         assert data in originals(with_prefix(data, OLD, NEW, binary=binary), OLD, NEW, binary=binary)
+
+
+TEXTS = {
+    "longer name": f"prefix={OLD}\nlog={NEW}-logs/x\n",
+    "extension": f"{NEW}.bak/a {OLD}/a\n",
+    "flags": f"-I{OLD}/include -L{OLD}/lib -Wl,-rpath,{OLD}/lib -L{NEW}2/lib\n",
+    "both whole": f"a={OLD}\nb={NEW}\nc={OLD}/lib\nd={NEW}/lib\n",
+    "none": f"{NEW}/lib\n",
+    "many alike": f"{OLD}/lib\n" * 40 + f"{NEW}/doc\n" * 40,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_text_that_names_the_prefix_itself(text: str) -> None:
+    """The digest tells which of what names the prefix the installer has put there, and which was there before."""
+    data = text.encode()
+    made = with_prefix(data, OLD, NEW, binary=False)
+    assert original_of(made, OLD, NEW, digest_bytes(data), binary=False) == data
+
+
+def test_a_prefix_that_is_the_end_of_another_path() -> None:
+    """``/usr/bin/env`` stays in the first line of a script, with a prefix ``/env``."""
+    data = f"#!/usr/bin/env bash\nexec {OLD}/bin/x -I{OLD}/include\n".encode()
+    made = with_prefix(data, OLD, "/env", binary=False)
+    assert original_of(made, OLD, "/env", digest_bytes(data), binary=False) == data
+    assert likely_original(made, OLD, "/env", binary=False) == data
+
+
+@pytest.mark.parametrize("end", ["", "\0", "\0" * 200, "\0\2"])
+@pytest.mark.parametrize("length", [len(NEW), len(OLD)])
+def test_c_strings_that_name_the_prefix_themselves(end: str, length: int) -> None:
+    """Beside the placeholder or alone, also at the end of a file without a NUL: the padding is as much as was put."""
+    new = NEW.ljust(length, "x")
+    data = b"\1" + f"{OLD}/bin:{new}-site/bin\0\2{new}-site\0\0\2{OLD}/lib:{OLD}{end}".encode()
+    made = with_prefix(data, OLD, new, binary=True)
+    assert len(made) == len(data) and OLD.encode() not in made
+    assert original_of(made, OLD, new, digest_bytes(data), binary=True) == data
+
+
+FEW = st.sampled_from([OLD.encode(), NEW.encode(), b"-site", b"\0", b"/lib", b"\0" * 50, b"x", b"\n"])
+
+
+@given(st.lists(FEW, max_size=6), st.booleans())
+def test_the_digest_decides(pieces: list[bytes], binary: bool) -> None:
+    """Where the prefix is named a few times, it is told which of them the installer has put there."""
+    data = b"".join(pieces)
+    made = with_prefix(data, OLD, NEW, binary=binary)
+    assert original_of(made, OLD, NEW, digest_bytes(data), binary=binary) == data
+
+
+def test_the_search_ends() -> None:
+    """A file that nobody can make sense of takes a bounded number of attempts; a large one few."""
+    small = " ".join(f"{NEW}{number}" for number in range(200)).encode()
+    assert original_of(small, OLD, NEW, "0" * 64, binary=False) is None
+    assert len(list(originals(small, OLD, NEW, binary=False))) == MOST_WAYS
+    for large in (small + b" " * (1 << 25), small * 200):
+        assert len(list(originals(large, OLD, NEW, binary=False))) == 3
+
+
+def test_what_was_changed_has_the_placeholder_where_it_names_the_prefix() -> None:
+    """And nowhere else: a longer name is another path."""
+    changed = f"{NEW}/lib\n{NEW}-logs\n/mnt{NEW}\nfile://{NEW}\n".encode()
+    expected = f"{OLD}/lib\n{NEW}-logs\n/mnt{NEW}\nfile://{OLD}\n".encode()
+    assert likely_original(changed, OLD, NEW, binary=False) == expected
+    assert expected in originals(changed, OLD, NEW, binary=False)
 
 
 def entry(**fields: object) -> FileEntry:

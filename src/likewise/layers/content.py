@@ -15,7 +15,7 @@ from pathlib import Path
 from likewise.errors import LayerError
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import LayerSource, SourceFile, encode_listing
-from likewise.model.placeholders import originals
+from likewise.model.placeholders import original_of
 
 CHUNK = 1 << 20
 """Files are read in pieces of this many bytes."""
@@ -94,8 +94,9 @@ def read_original(file: SourceFile) -> bytes:
     OSError
     """
     entry = file.entry
-    found = originals(Path(file.path).read_bytes(), entry.placeholder, file.prefix, binary=entry.binary)
-    return next((one for one in found if digest_bytes(one) == entry.sha256), found[0])
+    data = Path(file.path).read_bytes()
+    found = original_of(data, entry.placeholder, file.prefix, entry.sha256, binary=entry.binary)
+    return data if found is None else found
 
 
 def differs(file: SourceFile, source: LayerSource) -> LayerError:

@@ -64,13 +64,20 @@ def archive_path(path: str, *, noarch: bool) -> str:
 def belongs(path: str, exists: Callable[[str], bool]) -> bool:
     """Whether the file at this layer path is content: installers generate some, and bytecode has its source.
 
+    Hidden files of the prefix itself are none: it may be a home, where they are somebody's own.
+
     Parameters
     ----------
     path : str
     exists : callable
         Whether the package has a file at another layer path.
     """
-    return is_content(path, (), exists)
+    return not is_hidden(path) and is_content(path, (), exists)
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a layer path is that of a hidden file of the prefix itself."""
+    return path.startswith("data/.") and path.count("/") == 1
 
 
 def entry_script(module: str, attribute: str) -> bytes:

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from likewise.model.conda import spec_name
-from likewise.model.conda_identity import PYTHON
+from likewise.model.conda_identity import PYTHON, is_hidden
 from likewise.model.layer import LayerSource
+from likewise.model.manifest import PREFIX_MARK
 from likewise.model.snapshot import Origin, OriginKind, PrefixKind
 from likewise.scanner.conda_activate import activation
 from likewise.scanner.conda_files import CondaFound, conda_files
@@ -70,6 +71,7 @@ def find_conda(
     if interpreter.kind is not PrefixKind.CONDA or interpreter.platform.os != "linux":
         return found
     variables, problems = activation(prefix, found.paths)
+    variables = {name: _marked(value, found.spellings) for name, value in variables.items()}
     unowned = list(unowned_files(prefix, interpreter.python, found.owned))
     problems = (*found.problems, *problems, *unowned_problem(prefix, unowned))
     return msgspec.structs.replace(found, variables=variables, problems=problems)
@@ -81,15 +83,36 @@ def conda_owned(prefix: str, records: Records) -> dict[str, Owned]:
     Returns
     -------
     dict of str to Owned
-        By absolute path of the dist-info or egg-info. `Origin.url` has channel, subdir and build string.
+        By absolute path of the dist-info or egg-info. `Origin.url` has channel, subdir and build string. Where a
+        package has several, the first that is there has its files, as in its layer; the others have their metadata.
     """
     found: dict[str, Owned] = {}
     for one in records.packages:
-        if one.folders:
-            origin = Origin(kind=OriginKind.CONDA, url=one.url, revision=one.build)
-            owned = Owned(origin=origin, files=tuple(os.path.join(prefix, claim.path) for claim in one.claims))
-            found.update({os.path.join(prefix, path): owned for path in one.folders})
+        origin = Origin(kind=OriginKind.CONDA, url=one.url, revision=one.build)
+        there = [folder for folder in one.folders if os.path.lexists(os.path.join(prefix, folder))]
+        for folder in one.folders:
+            others = [each for each in one.folders if each != folder]
+            mine = [path for path in _files(one) if not _beneath(path, others)]
+            mine = mine if folder in there[:1] else [path for path in mine if _beneath(path, [folder])]
+            files = tuple(os.path.join(prefix, path) for path in mine)
+            found[os.path.join(prefix, folder)] = Owned(origin=origin, files=files)
     return found
+
+
+def _marked(value: str, spellings: Iterable[str]) -> str:
+    """What a variable is set to, with `PREFIX_MARK` for the prefix by any of its paths."""
+    for spelling in sorted(spellings, key=len, reverse=True):
+        value = value.replace(spelling, PREFIX_MARK)
+    return value
+
+
+def _files(record: Record) -> list[str]:
+    """Paths of its files that may be shipped."""
+    return [one.path for one in record.claims if not one.folder and not is_hidden(f"data/{one.path}")]
+
+
+def _beneath(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 def _closure(name: str, packages: Iterable[Record]) -> list[Record]:

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from likewise.errors import LayerError
 from likewise.model.conda import LAYER_PREFIX, CondaPackage
-from likewise.model.conda_identity import PYTHON, belongs, conda_path, entry_script_of
+from likewise.model.conda_identity import PYTHON, belongs, conda_path, entry_script_of, is_hidden
 from likewise.model.digest import EMPTY, Digest, digest_bytes
 from likewise.model.identity import entry_points, is_generated, script_from_prefix
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source, stays_inside
 from likewise.model.manifest import prefix_path
-from likewise.model.placeholders import originals, with_prefix
+from likewise.model.placeholders import likely_original, names, original_of, originals, with_prefix
 from likewise.model.snapshot import Problem, Severity
 from likewise.scanner.conda_records import Claim, Record, Records
+from likewise.scanner.conda_spellings import Spellings
 from likewise.scanner.distributions import Installed
 from likewise.scanner.facts import Facts
 from likewise.scanner.files import Progress, hash_files
+
+PACKAGE_CACHE = "pkgs"
+"""Folder of a prefix in which conda, where it lies there itself, keeps packages."""
 
 _LINK_SCRIPTS = ("-pre-link.sh", "-post-link.sh", "-pre-unlink.sh")
 
@@ -50,6 +54,8 @@ class CondaFound(msgspec.Struct, frozen=True, kw_only=True):
         Absolute paths of all files that conda packages have.
     owned : frozenset of str
         Paths, relative to the prefix, of everything that some record or distribution has.
+    spellings : tuple of str
+        The paths by which the prefix is called: see `likewise.scanner.conda_spellings`.
     variables : dict
         What activating the prefix sets: name → value, `PREFIX_MARK` for the prefix.
     problems : tuple of Problem
@@ -63,6 +69,7 @@ class CondaFound(msgspec.Struct, frozen=True, kw_only=True):
     base: LayerSource | None = None
     paths: frozenset[str] = frozenset()
     owned: frozenset[str] = frozenset()
+    spellings: tuple[str, ...] = ()
     variables: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
 
@@ -118,6 +125,14 @@ class _Looked(msgspec.Struct, frozen=True):
     link: str = ""
 
 
+class _Before(msgspec.Struct, frozen=True):
+    """A file as it was before `prefix` was put into it."""
+
+    sha256: Digest
+    size: int
+    prefix: str
+
+
 class _Package(msgspec.Struct):
     """A package while it is looked at."""
 
@@ -128,6 +143,8 @@ class _Package(msgspec.Struct):
     scripts: list[str] = []  # that were made when it was installed, relative to the prefix
     modified: list[str] = []
     missing: list[str] = []
+    hidden: list[str] = []  # files of the prefix itself, which nobody looks at
+    folders: list[str] = []  # that nodes won't have, since nothing is in them
 
 
 class _Scan:
@@ -142,6 +159,7 @@ class _Scan:
         facts_before: Facts,
     ) -> None:
         self.prefix, self.python, self.implementation = prefix, python, implementation
+        self.spellings = Spellings(prefix)
         self.installed = {one.name: one for one in installed}
         self.sources, self.facts, self.before = sources, facts, facts_before
         self.digests: dict[str, Digest] = {}
@@ -190,6 +208,7 @@ class _Scan:
             others=tuple(others),
             base=base,
             paths=frozenset(one.path for package in packages for one in package.looked),
+            spellings=tuple(self.spellings.known),
             problems=(*records.problems, *self.problems),
         )
 
@@ -220,19 +239,31 @@ class _Scan:
             made = []
         return frozenset(claimed | {f"bin/{name}" for name in made} | self._paths_of(self.sources))
 
-    def _look(self, packages: Iterable[_Package], owned: Collection[str]) -> None:
+    def _look(self, packages: Sequence[_Package], owned: Collection[str]) -> None:
         """Look at each claimed file that is content and nobody else's."""
+        self._look_at_folders(packages)
         for package in packages:
             layer_paths = {conda_path(claim.path, self.python): claim for claim in package.record.claims}
             for layer_path, claim in layer_paths.items():
-                if claim.path in owned:
+                if claim.path in owned or claim.folder:
                     continue
-                if claim.generated:
+                if is_hidden(layer_path):
+                    package.hidden.append(claim.path)
+                elif claim.generated:
                     # pip's entry point of the same name has been put in the place of one that was replaced
                     own = claim.path.startswith("bin/") and not package.replaced
                     package.scripts += [claim.path] if own else []
                 elif belongs(layer_path, layer_paths.__contains__):
                     self._look_at(package, claim, layer_path)
+
+    def _look_at_folders(self, packages: Sequence[_Package]) -> None:
+        claims = [(package, claim) for package in packages for claim in package.record.claims]
+        empty = [(package, claim.path) for package, claim in claims if claim.folder]
+        if empty:
+            filled = {str(folder) for _, one in claims if not one.folder for folder in PurePosixPath(one.path).parents}
+            for package, path in empty:
+                if path not in filled and os.path.isdir(f"{self.prefix}/{path}"):
+                    package.folders.append(path)
 
     def _look_at(self, package: _Package, claim: Claim, layer_path: str) -> None:
         path = f"{self.prefix}/{claim.path}"
@@ -245,7 +276,9 @@ class _Scan:
             package.missing.append(claim.path)
             return
         if target:
-            link = self._inside(claim.path, target)
+            link = self._inside(claim.path, target) or (self._cached_link(claim.path, target) if claim.link else "")
+            if link and claim.sha256 and not claim.link:
+                package.modified.append(claim.path)
             if not link:
                 try:
                     facts = os.stat(path)
@@ -264,14 +297,29 @@ class _Scan:
                 "have it. Put the folder itself there if they need it.",
             )
 
+    def _cached_link(self, path: str, target: str) -> str:
+        """What a package has as a link, where that was linked in turn: the link of the package; else ""."""
+        folder = os.path.dirname(f"{self.prefix}/{path}")
+        try:
+            link = os.readlink(os.path.join(folder, target))
+        except OSError:
+            return ""
+        there = not os.path.isabs(link) and os.path.lexists(os.path.join(folder, link))
+        return self._inside(path, link) if there else ""
+
     def _inside(self, path: str, link: str) -> str:
-        """The target of a link as a relative one that a layer may have; "" when it leaves the prefix."""
+        """The target of a link as a relative one that a layer may have; "" when it leaves the prefix.
+
+        So it does where it leads into the package cache that the first of conda's prefixes has: no node has that.
+        """
         folder = os.path.dirname(path)
         if os.path.isabs(link):
-            if not link.startswith(self.prefix + "/"):
+            own = self.spellings.beginning(link)
+            if own in (None, link):
                 return ""
-            link = os.path.relpath(link[len(self.prefix) + 1 :], folder or ".")
-        return link if stays_inside(conda_path(path, self.python), link) else ""
+            link = os.path.relpath(link[len(own) + 1 :], folder or ".")
+        cached = os.path.normpath(os.path.join(folder, link)).startswith(f"{PACKAGE_CACHE}/")
+        return link if not cached and stays_inside(conda_path(path, self.python), link) else ""
 
     def _hash(self, packages: list[_Package], carried: Mapping[str, _Package], progress: Progress | None) -> None:
         """Make sure of the content of every file; those of distributions are known already."""
@@ -320,54 +368,74 @@ class _Scan:
         claim, digest = one.claim, self.digests[one.path]
         executable = one.stat.st_mode & 0o111 != 0
         expected = claim.sha256_there
-        if expected and digest != expected:
-            if package.replaced and one.claim.path.startswith("bin/"):  # the new one's entry point makes it anew
-                return None
+        same = digest == expected
+        if expected and not same and package.replaced and claim.path.startswith("bin/"):
+            return None  # the new one's entry point makes it anew
+        before = self._before(one, known=same) if claim.placeholder else None
+        if not expected and claim.sha256:  # some records say this alone
+            same = (before.sha256 if before else digest) == claim.sha256
+        if not same and (expected or claim.sha256):
             package.modified.append(claim.path)
-        if claim.placeholder:
-            before = self._before(one, known=digest == expected)
-            if before is not None:
-                entry = FileEntry(
-                    path=one.layer_path,
-                    sha256=before[0],
-                    size=before[1],
-                    executable=executable,
-                    placeholder=claim.placeholder,
-                    binary=claim.binary,
-                )
-                return SourceFile(entry=entry, path=one.path, prefix=self.prefix)
-        entry = FileEntry(path=one.layer_path, sha256=digest, size=one.stat.st_size, executable=executable)
-        return SourceFile(entry=entry, path=one.path)
+        if before is None:
+            entry = FileEntry(path=one.layer_path, sha256=digest, size=one.stat.st_size, executable=executable)
+            return SourceFile(entry=entry, path=one.path)
+        entry = FileEntry(
+            path=one.layer_path,
+            sha256=before.sha256,
+            size=before.size,
+            executable=executable,
+            placeholder=claim.placeholder,
+            binary=claim.binary,
+        )
+        return SourceFile(entry=entry, path=one.path, prefix=before.prefix)
 
-    def _before(self, one: _Looked, *, known: bool) -> tuple[Digest, int] | None:
-        """Digest and size of a file before the prefix was put into it; None when it does not name the prefix."""
+    def _before(self, one: _Looked, *, known: bool) -> _Before | None:
+        """A file before the prefix was put into it; None when it does not name the prefix."""
         claim = one.claim
-        if known and claim.binary and claim.sha256 and self.before.digest(one.path, one.stat) == claim.sha256:
-            return Digest(claim.sha256), one.stat.st_size
+        if known and claim.binary and claim.sha256:
+            for prefix in self.spellings.known:
+                if self.before.digest(self._fact(one.path, prefix), one.stat) == claim.sha256:
+                    return _Before(Digest(claim.sha256), one.stat.st_size, prefix)
         try:
             data = Path(one.path).read_bytes()
         except OSError:
             return None
-        found = originals(data, claim.placeholder, self.prefix, binary=claim.binary)
-        for original in found:
-            if digest_bytes(original) == claim.sha256:
-                self.before.remember(one.path, one.stat, Digest(claim.sha256))
-                return Digest(claim.sha256), len(original)
-        original = found[0]
-        if original == data or not original:
-            return None
-        try:
-            same = with_prefix(original, claim.placeholder, self.prefix, binary=claim.binary) == data
-        except ValueError:
-            same = False
-        if not same:
+        for prefix in self.spellings.of(data):
+            original = original_of(data, claim.placeholder, prefix, claim.sha256, binary=claim.binary)
+            if original is not None:
+                self.before.remember(self._fact(one.path, prefix), one.stat, Digest(claim.sha256))
+                return _Before(Digest(claim.sha256), len(original), prefix)
+        sure = known and claim.sha256 != ""
+        before = self._guess(data, claim, clear=sure)
+        if before is None and (sure or any(names(data, prefix) for prefix in self.spellings.known)):
             self._problem(
                 "prefix-in-file",
                 claim.path,
                 f"{one.path} names the prefix in a way that can't be undone, so on the nodes it names this one.",
             )
-            return None
-        return digest_bytes(original), len(original)
+        return before
+
+    def _guess(self, data: bytes, claim: Claim, *, clear: bool) -> _Before | None:
+        """What stands for a file that is not what the record says, with the placeholder where it names the prefix.
+
+        None as well where it has to be `clear` and some of what names the prefix may have been there before.
+        """
+        for prefix in self.spellings.known:
+            original = likely_original(data, claim.placeholder, prefix, binary=claim.binary)
+            first = next(originals(data, claim.placeholder, prefix, binary=claim.binary))
+            if original == data or (clear and original != first):
+                continue
+            try:
+                same = with_prefix(original, claim.placeholder, prefix, binary=claim.binary) == data
+            except ValueError:
+                same = False
+            if same:
+                return _Before(digest_bytes(original), len(original), prefix)
+        return None
+
+    def _fact(self, path: str, prefix: str) -> str:
+        """What it is remembered under what a file was before that prefix was put into it."""
+        return path if prefix == self.prefix else f"{path}\0{prefix}"
 
     def _scripts(self, package: _Package) -> Iterator[SourceFile]:
         """Scripts of entry points: nodes would write them as pip does, and conda's are others."""
@@ -385,7 +453,8 @@ class _Scan:
             yield SourceFile(entry=entry, data=data)
 
     def _is_in_bin(self, program: str) -> bool:
-        return os.path.dirname(program) == f"{self.prefix}/bin"
+        folder, _, name = os.path.dirname(program).rpartition("/")
+        return name == "bin" and folder in self.spellings.known
 
     def _unlisted(self, source: LayerSource, package: _Package) -> list[SourceFile]:
         """What lies among a distribution's own files and no record names: the replica has what the disk has."""
@@ -454,6 +523,23 @@ class _Scan:
                 record,
                 package.modified,
                 "of its files are not what conda installed ({shown}); they are shipped as they are.",
+                Severity.NOTE,
+            )
+        if package.hidden:
+            yield _some(
+                "conda-hidden-files",
+                record,
+                package.hidden,
+                "of its files are hidden ones at the root of the prefix ({shown}), where somebody's own may lie; they "
+                "are not shipped.",
+                Severity.NOTE,
+            )
+        if package.folders:
+            yield _some(
+                "conda-empty-folders",
+                record,
+                package.folders,
+                "of its folders have nothing in them ({shown}); layers have files alone, so the nodes won't have them.",
                 Severity.NOTE,
             )
         scripts = [claim.path for claim in record.claims if claim.path.endswith(_LINK_SCRIPTS)]

@@ -27,8 +27,8 @@ from likewise.scanner.stats import is_young, pack, version_of
 _UPDATE = re.compile(r"^# (?:update|install|remove|neutered|create) specs:\s*\[?(.*?)\]?\s*$", re.MULTILINE)
 _URL = re.compile(r"https?://[^\s'\"\[\],]+", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
-_GENERATED = frozenset({"unix_python_entry_point", "pyc_file", "directory"})
-"""Path types of what installers make by themselves, or what is no file."""
+_GENERATED = frozenset({"unix_python_entry_point", "pyc_file"})
+"""Path types of what installers make by themselves."""
 
 _SITE_PACKAGES = "site-packages"
 _SITE = re.compile(rf"/{_SITE_PACKAGES}/")
@@ -52,6 +52,8 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     placeholder : str
         What the file in the package names in place of the prefix, "" when it names none.
     binary : bool
+    folder : bool
+        A folder, which has to be there though nothing is in it.
     """
 
     path: str
@@ -61,6 +63,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     generated: bool = False
     placeholder: str = ""
     binary: bool = False
+    folder: bool = False
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
@@ -244,6 +247,7 @@ def _claims(said: _Written) -> Iterator[Claim]:
             generated=kind in _GENERATED,
             placeholder=one.prefix_placeholder or "",
             binary=one.file_mode == "binary",
+            folder=kind == "directory",
         )
 
 
@@ -268,11 +272,8 @@ def _described(said: _Written) -> dict[str, _Path]:
 
 
 def _is_plain(path: str) -> bool:
-    """Whether a path stays beneath the prefix, and is not a hidden file of the prefix itself, which may be a home."""
-    parts = path.split("/")
-    return not any(part in ("", ".", "..") or "\0" in part for part in parts) and not (
-        path.startswith(".") and len(parts) == 1
-    )
+    """Whether a path stays beneath the prefix."""
+    return not any(part in ("", ".", "..") or "\0" in part for part in path.split("/"))
 
 
 def _metadata_folder(file: str) -> str:
