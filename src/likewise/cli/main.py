@@ -5,9 +5,12 @@ A subcommand's module is imported when it is needed, so that ``likewise --help``
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -64,6 +67,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         show(error, json=wants_json(arguments))
         return exit_code(error)
     return code if isinstance(code, int) else 0
+
+
+def program() -> NoReturn:
+    """The command as a process: run it, and end with its exit code.
+
+    Of a request that fails py-rattler may leave others to threads of its own, which take Python's lock. One that does
+    so while the interpreter is being dismantled aborts the process (exit -6), so there it ends at once; ``run`` and
+    ``demo`` end as what they have run needs it.
+    """
+    code = main()
+    if "rattler" in sys.modules and sys.argv[1:2] not in (["run"], ["demo"]):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def wants_json(arguments: Sequence[str]) -> bool:
