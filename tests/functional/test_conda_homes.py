@@ -188,6 +188,14 @@ def test_a_site_without_a_list(tmp_path: Path, forge: str) -> None:
     assert ("channel-without-list", "utils") in {(one.code, one.subject) for one in plan.problems}
 
 
+def test_what_conda_is_configured_to_ask(tmp_path: Path, forge: str) -> None:
+    """Where nothing says where a package came from; that is said, too."""
+    (tmp_path / ".condarc").write_text(f"channels: [{forge}]\n")
+    plan = planned(of("", "python-3.11.9"))
+    assert about(plan, "python").channel == forge
+    assert [one.code for one in plan.problems] == ["channel-moved"]
+
+
 def test_channels_in_the_order_that_conda_asks_them(tmp_path: Path, forge: str, corp: str) -> None:
     """What the target alone needs is of the first one that has it."""
     more = [package("app", "1.0", "utils")]
