@@ -65,7 +65,7 @@ def plan_packages(
     snapshot = reading.snapshot
     spellings = Spellings(os.environ, Path.home(), _place)
     where = find_channels(
-        channels or _own_channels(reading, spellings) or _refused(),
+        channels or _own_channels(reading, spellings),
         environ=os.environ,
         home=Path.home(),
         python=snapshot.interpreter.executable if reading.here else sys.executable,

@@ -17,7 +17,7 @@ from likewise.planner.conda import CondaPlan
 from likewise.planner.options import PlanOptions
 from likewise.planner.targets import parse_target
 from likewise.settings import resolve_settings
-from support.conda_repodata import package, write_channel
+from support.conda_repodata import Record, package, write_channel
 from support.conda_server import serve_channel
 
 pytest.importorskip("rattler")
@@ -65,11 +65,12 @@ def of(channel: str, *names: str, requested: str = "", requires: tuple[str, ...]
     ]
 
 
-def planned(packages: Sequence[CondaPackage], *channels: str) -> CondaPlan:
+def planned(packages: Sequence[CondaPackage], *channels: str, extra: str = "") -> CondaPlan:
     """What nodes with Linux get of a Mac's packages."""
     interpreter = described_interpreter(parse_target("osx-arm64", python="3.11.0"), base_kind=PrefixKind.CONDA)
     snapshot = Snapshot(interpreter=interpreter, distributions=(), code=(), conda=tuple(packages))
-    return plan_packages(snapshot, LINUX, PlanOptions(), settings=resolve_settings(), channels=channels)[0]
+    options = PlanOptions(conda_extras=(extra,) if extra else ())
+    return plan_packages(snapshot, LINUX, options, settings=resolve_settings(), channels=channels)[0]
 
 
 def base(forge: str) -> list[CondaPackage]:
@@ -118,6 +119,15 @@ def test_what_its_channel_lacks_comes_from_no_other(tmp_path: Path, forge: str) 
     assert (about(told, "utils").version, about(told, "utils").channel) == ("1.0", forge)
     assert {one.code for one in told.problems} == {"channel-moved", "moved-far"}
     assert about(told, "other").channel == corp
+
+
+@pytest.mark.parametrize("linux", [OWN, []], ids=["has", "lacks"])
+def test_a_channel_that_is_asked_for_by_name(tmp_path: Path, forge: str, linux: list[Record]) -> None:
+    """Then the package comes from there, whether its own channel has it or not; that is said all the same."""
+    corp = write_channel(tmp_path / "corp", {"osx-arm64": OWN, "linux-64": linux}).as_uri()
+    plan = planned([*base(forge), *of(corp, "utils-3.0")], extra=f"{forge}::utils")
+    assert about(plan, "utils").channel == forge
+    assert "channel-moved" in {one.code for one in plan.problems if one.subject == "utils"}
 
 
 def test_what_requires_a_package_does_not_get_its_namesake(tmp_path: Path) -> None:
@@ -176,6 +186,14 @@ def test_a_site_without_a_list(tmp_path: Path, forge: str) -> None:
     assert about(plan, "utils").action is Action.DROP
     assert about(plan, "zlib").channel == forge
     assert ("channel-without-list", "utils") in {(one.code, one.subject) for one in plan.problems}
+
+
+def test_what_conda_is_configured_to_ask(tmp_path: Path, forge: str) -> None:
+    """Where nothing says where a package came from; that is said, too."""
+    (tmp_path / ".condarc").write_text(f"channels: [{forge}]\n")
+    plan = planned(of("", "python-3.11.9"))
+    assert about(plan, "python").channel == forge
+    assert [one.code for one in plan.problems] == ["channel-moved"]
 
 
 def test_channels_in_the_order_that_conda_asks_them(tmp_path: Path, forge: str, corp: str) -> None:

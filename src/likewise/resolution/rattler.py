@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from likewise.errors import FetchError, LikewiseError, UnsupportedError, UsageError
-from likewise.model.conda import UNKNOWN_CHANNEL
+from likewise.model.conda import UNKNOWN_CHANNEL, spec_channel, spec_name
 from likewise.model.origins import redact
 from likewise.model.subdirs import NOARCH
 from likewise.planner.conda_solver import Candidate, CondaQuestion, NoSolution
@@ -147,7 +147,8 @@ class RattlerSolver:
         from rattler import solve
         from rattler.exceptions import SolverError
 
-        favored = [self._record(one) for one in question.favored]
+        told = {spec_name(spec) for spec in question.specs if spec_channel(spec)}  # those that name a channel
+        favored = [self._record(one) for one in question.favored if one.name not in told]
         fixed = {one.name: _made(one) for one in question.fixed}
         try:
             found = self._run(
@@ -159,7 +160,7 @@ class RattlerSolver:
                     virtual_packages=self._virtual,
                     locked_packages=favored,
                     pinned_packages=list(fixed.values()),
-                    constraints=[_spec(text) for text in (*question.constraints, *self._barred())],
+                    constraints=[_spec(text) for text in (*question.constraints, *self._barred(told))],
                     exclude_newer=self._newest,
                     timestamp_policy="allow-missing",
                 )
@@ -221,9 +222,11 @@ class RattlerSolver:
                 hidden += own
         return [_Apart(hidden)] if hidden else []
 
-    def _barred(self) -> list[str]:
-        """Match specs that no package meets, for each one that its homes lack and another channel has."""
-        known = self._known(self._homes)
+    def _barred(self, told: Collection[str]) -> list[str]:
+        """Match specs that no package meets, for each one that its homes lack and another channel has, but those of
+        which a channel is `told`.
+        """
+        known = {name: found for name, found in self._known(self._homes).items() if name not in told}
         return [f"{name}[sha256={NOTHING}]" for name in known if not self._own(name, known[name])]
 
     def _candidates(self, found: Mapping[str, Iterable[Any]]) -> dict[str, tuple[Candidate, ...]]:
