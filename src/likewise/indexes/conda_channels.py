@@ -192,7 +192,7 @@ def _as_url(name: str) -> str:
 
 def _known_secrets(config: CondaConfig) -> dict[str, str]:
     """URLs of channels with credentials that are configured, by themselves without."""
-    names = [*config.channels, *config.default_channels]
+    names = [*config.channels, *config.default_channels, *config.several]
     return _secrets(place for name in names for place in located(name, config))
 
 

@@ -66,6 +66,8 @@ class CondaConfig:
         What is asked when nobody names channels.
     custom : dict
         Name, or the first part of one -> what it stands behind.
+    several : dict
+        A name that means several channels (``custom_multichannels``) -> these, the first one first.
     auth : list of SignIn
         The last one that is meant counts.
     tokens : bool
@@ -78,6 +80,7 @@ class CondaConfig:
     default_channels: list[str] = field(default_factory=list, repr=False)
     channels: list[str] = field(default_factory=list, repr=False)
     custom: dict[str, str] = field(default_factory=dict, repr=False)
+    several: dict[str, list[str]] = field(default_factory=dict, repr=False)
     auth: list[SignIn] = field(default_factory=list, repr=False)
     tokens: bool = True
     pkgs_dirs: list[str] = field(default_factory=list)
@@ -105,7 +108,9 @@ def read_conda_config(environ: Mapping[str, str], home: Path, problems: list[Pro
 def _places(environ: Mapping[str, str], home: Path) -> list[Path]:
     """All files that there may be, the one that counts most last."""
     roots = [Path("/etc/conda"), Path("/var/lib/conda")]
-    if root := environ.get("CONDA_ROOT") or environ.get("MAMBA_ROOT_PREFIX"):
+    program = environ.get("CONDA_EXE")  # <root>/bin/conda
+    own = Path(program).parent.parent if program else None
+    if root := environ.get("CONDA_ROOT") or own or environ.get("MAMBA_ROOT_PREFIX"):
         roots.append(Path(root))
     roots += [Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "conda", home / ".conda"]
     places = [place for root in roots for place in _within(root)]
@@ -139,6 +144,9 @@ def _join(found: CondaConfig, value: Mapping[str, Any], environ: Mapping[str, st
     custom = value.get("custom_channels")
     if isinstance(custom, dict):
         found.custom |= {name: text(url) for name, url in custom.items() if isinstance(url, str)}
+    several = value.get("custom_multichannels")
+    if isinstance(several, dict):
+        found.several |= {name: texts(channels) for name, channels in several.items()}
     settings = value.get("channel_settings")
     found.auth += [_sign_in(one, known) for one in (settings if isinstance(settings, list) else []) if _says_how(one)]
     for name in ("add_binstar_token", "add_anaconda_token"):
@@ -167,14 +175,20 @@ def _is_true(said: Any, before: bool) -> bool:
 def located(name: str, config: CondaConfig) -> tuple[str, ...]:
     """Where a channel is: a URL, or its name for conda's own place (conda's documentation, "Channels").
 
-    ``defaults`` is several.
+    ``defaults`` is several, and so is what is configured to be (``custom_multichannels``).
     """
+    name = name.strip().rstrip("/")
+    several = (config.default_channels or OWN_DEFAULTS) if name == DEFAULTS else config.several.get(name)
+    if several:
+        return tuple(place for one in several if one != name for place in _located(one, config))
+    return _located(name, config)
+
+
+def _located(name: str, config: CondaConfig) -> tuple[str, ...]:
+    """Where one channel is; what is among several is no name of several itself."""
     name = name.strip().rstrip("/")
     if "://" in name or not name:
         return (name,) if name else ()
-    if name == DEFAULTS:
-        chosen = config.default_channels or OWN_DEFAULTS
-        return tuple(place for one in chosen if one != DEFAULTS for place in located(one, config))
     first = name.partition("/")[0]
     base = config.custom.get(name) or config.custom.get(first) or config.alias
     return (f"{base}/{name}",) if base else (name,)
