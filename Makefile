@@ -24,11 +24,13 @@ test: debian ## all tests; what needs root is skipped by name for everyone else
 	@tools/venv.sh test
 	@$(PY) -m pytest --no-fold-skipped -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-lint: ## formatting, ruff, mypy strict, shell syntax
+lint: ## formatting, ruff, mypy strict, names of test modules, shell syntax
 	@tools/venv.sh lint test
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@twice=$$(find tests -name 'test_*.py' -exec basename {} \; | sort | uniq -d); \
+	  [ -z "$$twice" ] || { echo "pytest takes test modules of one name for one module: $$twice"; exit 1; }
 	@for script in tools/*.sh .ci/run src/likewise/node/*.sh tests/support/*.sh; do sh -n "$$script" || exit 1; done
 
 format: ## let ruff rewrite what it can
