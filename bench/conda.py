@@ -19,6 +19,7 @@ is warm.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -119,17 +120,20 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def user_prefix(arguments: argparse.Namespace) -> Path:
-    """The user's prefix, with a channel beside it; made when it is not there."""
+    """The user's prefix, with a channel beside it; made when it is not there, or has another likewise than this."""
     from support.conda_channel import install
+    from support.users import likewise_wheel
 
     place: Path = arguments.folder / f"{arguments.packages}-{arguments.files}"
-    if not (place / "complete").exists():
+    complete = place / "complete"
+    this = hashlib.sha256(likewise_wheel().read_bytes()).hexdigest()
+    if not complete.exists() or complete.read_text() != this:
         shutil.rmtree(place, ignore_errors=True)
         say("making the channel")
         names = make_channel(place / "channel", place / "work", arguments.packages, arguments.files)
         say("installing the prefix")
         install(place / "prefix", names, [place / "channel"], place / "cache")
-        (place / "complete").touch()
+        complete.write_text(this)
     return place / "prefix"
 
 

@@ -47,6 +47,10 @@ from simple_index import serving
 TIMEOUT = 1800
 """Seconds after which a run is ended, and its way left out."""
 
+REST = 370
+"""Seconds of rest after many files were removed. For up to six minutes ext4 without a journal gives away no inode
+that was freed, and to make one file it may look at all of those (``recently_deleted`` in fs/ext4/ialloc.c)."""
+
 
 def main() -> int:
     """Prepare, run, print the table."""
@@ -155,6 +159,7 @@ class Bench:
         self.environment = environment
         self.place = Place(environment, arguments.folder.absolute(), arguments.requirements, arguments.wheels)
         self.aside = self.place.folder / "aside"
+        self._removed = self.place.folder / "removed"
         self.rounds: int = arguments.runs
         self.counts = self._counts(arguments.ways or environment.ways or list(WAYS), arguments.runs_of)
         self.ways = list(self.counts)
@@ -194,6 +199,7 @@ class Bench:
         for name in list(self.ways):
             if is_due(number, self.counts[name], self.rounds):
                 self._make_room()
+                self._rest()
                 self._attempt(name, lambda name=name: self._count(name, number))  # type: ignore[misc]
 
     def _rehearse(self, name: str) -> None:
@@ -311,7 +317,7 @@ class Bench:
         }
 
     def _put_aside(self, path: Path) -> None:
-        """Take `path` away without deleting it: ext4 makes new files slowly for a while after many were removed."""
+        """Take `path` away without deleting it (see `REST`)."""
         if path.exists():
             self.aside.mkdir(exist_ok=True)
             path.rename(tempfile.mkdtemp(dir=self.aside) + "/it")
@@ -326,16 +332,26 @@ class Bench:
             raise Unavailable(f"needs {needs / 1e9:.0f} GB of free disk, and {free / 1e9:.0f} GB are free")
 
     def _make_room(self) -> None:
-        """Delete what was put aside when there is too little space for more of it, and let the disk come to rest."""
+        """Delete what was put aside when there is too little space for more of it."""
         if self.aside.exists() and self.place.free() < self.environment.needs / 2:
-            say(f"{self.environment.name}: the disk is nearly full: deleting what was put aside, then a minute of rest")
+            say(f"{self.environment.name}: the disk is nearly full: deleting what was put aside")
             self.clean()
-            os.sync()
-            time.sleep(60)
+
+    def _rest(self) -> None:
+        """Wait until what was removed here last does not matter any more, in this run of the bench or in another."""
+        if self._removed.exists():
+            left = min(REST, self._removed.stat().st_mtime + REST - time.time())
+            if left > 0:
+                say(f"{self.environment.name}: {left:.0f} seconds of rest after many files were removed")
+                time.sleep(left)
+            self._removed.unlink()
 
     def clean(self) -> None:
         """Delete what was put aside."""
-        shutil.rmtree(self.aside, ignore_errors=True)
+        if self.aside.exists():
+            shutil.rmtree(self.aside, ignore_errors=True)
+            os.sync()
+            self._removed.touch()
 
 
 if __name__ == "__main__":

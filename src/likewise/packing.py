@@ -39,9 +39,10 @@ START = 60.0
 class Packing:
     """Puts layers into the store in threads, from the moment on that it is made.
 
-    What somebody waits for, and what is urgent, is the work of threads that do nothing else. The others give way to all
-    processes: a thread can take a lower priority and never a higher one again. They begin when the start is over: a
-    thread that gives way while it holds the interpreter's lock holds up all of this process.
+    What somebody waits for is the work of threads that do nothing else. The others give way to all processes: a thread
+    can take a lower priority and never a higher one again. They begin with what will be needed soon, while the nodes'
+    processes start, and go on with the rest when the start is over: a thread that gives way while it holds the
+    interpreter's lock holds up all of this process.
 
     Parameters
     ----------
@@ -50,8 +51,10 @@ class Packing:
     store : LocalStore
     form : Form
         How they are put there.
-    urgent : collection of Digest
-        Those that are waited for anyway.
+    awaited : collection of Digest
+        Those that the caller is going to wait for.
+    soon : collection of Digest
+        Those that come right after them.
     jobs : int
         Threads of each kind.
     notify : callable
@@ -68,7 +71,8 @@ class Packing:
         store: LocalStore,
         form: Form,
         *,
-        urgent: Collection[Digest] = (),
+        awaited: Collection[Digest] = (),
+        soon: Collection[Digest] = (),
         jobs: int,
         notify: Callable[[Notice], None],
         done: Callable[[], None],
@@ -76,7 +80,8 @@ class Packing:
     ) -> None:
         self._store, self._form, self._notify, self._done, self._progress = store, form, notify, done, progress
         self._waiting = {layer.digest: layer for layer in layers}
-        self._urgent = dict.fromkeys(digest for digest in self._waiting if digest in urgent)
+        self._awaited = dict.fromkeys(digest for digest in self._waiting if digest in awaited)
+        self._soon = soon
         self._pending = set(self._waiting)
         self._promise = self._promised()
         self._errors: dict[Digest, LikewiseError] = {}
@@ -85,8 +90,8 @@ class Packing:
         self._rest_at = time.monotonic() + START
         count = max(1, min(jobs, len(layers)))
         self._threads = [
-            threading.Thread(target=self._work, args=(hurried,), name=f"likewise-pack-{number}", daemon=True)
-            for number, hurried in enumerate([True] * count + [False] * count)
+            threading.Thread(target=self._work, args=(for_rest,), name=f"likewise-pack-{number}", daemon=True)
+            for number, for_rest in enumerate([False] * count + [True] * count)
         ]
         self._running = len(self._threads)
         for thread in self._threads:
@@ -139,35 +144,41 @@ class Packing:
         for thread in self._threads:
             thread.join()
 
-    def _work(self, hurried: bool) -> None:
-        if not hurried and hasattr(os, "setpriority"):
+    def _work(self, for_rest: bool) -> None:
+        if for_rest and hasattr(os, "setpriority"):
             with suppress(OSError):  # on Linux a thread has a priority of its own
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         try:
-            while (layer := self._next(hurried)) is not None:
+            while (layer := self._next(for_rest)) is not None:
                 self._put(layer)
         finally:
             self._leave()
 
-    def _next(self, hurried: bool) -> LayerSource | None:
+    def _next(self, for_rest: bool) -> LayerSource | None:
         """What this thread does next, once there is something; None when it is not needed any more."""
         with self._changed:
             while self._waiting and not self._stopped:
                 if wanted := self._wanted():
                     self._hurry(wanted)
-                if self._urgent if hurried else not self._urgent and time.monotonic() >= self._rest_at:
-                    digest = next(iter(self._urgent or self._waiting))
-                    self._urgent.pop(digest, None)
+                digest = self._due(for_rest)
+                if digest is not None:
+                    self._awaited.pop(digest, None)
                     return self._waiting.pop(digest)
                 self._changed.wait(LOOK)
             return None
+
+    def _due(self, for_rest: bool) -> Digest | None:
+        if self._awaited or not for_rest:
+            return None if for_rest else next(iter(self._awaited), None)
+        digest = next(iter(self._waiting))
+        return digest if digest in self._soon or time.monotonic() >= self._rest_at else None
 
     def _hurry(self, digests: Iterable[Digest]) -> None:
         first = dict.fromkeys(digest for digest in digests if digest in self._waiting)
         names = {self._waiting[digest].name for digest in first}
         # bytecode bears its layer's name: who waits for one of them will wait for the other
         first.update(dict.fromkeys(digest for digest, layer in self._waiting.items() if layer.name in names))
-        self._urgent = {**first, **self._urgent}
+        self._awaited = {**first, **self._awaited}
         self._changed.notify_all()
 
     def _wanted(self) -> list[Digest]:

@@ -140,7 +140,8 @@ class Supply:
                     self._ordered(missing, now, first),
                     self._store,
                     self._form,
-                    urgent=self._urgent(now, missing, first),
+                    awaited={layer.digest for layer in now},
+                    soon={layer.digest for layer in missing if layer.name in first or layer.digest == self._outline},
                     jobs=settings.jobs,
                     notify=stages.reporter.report,
                     done=kept.release,
@@ -174,12 +175,6 @@ class Supply:
             return 2, places.get(layer.name, len(first)), layer.size
 
         return sorted(missing, key=rank)
-
-    def _urgent(
-        self, now: Iterable[LayerSource], missing: Iterable[LayerSource], first: Collection[str]
-    ) -> set[Digest]:
-        hurried = {layer.digest for layer in missing if layer.name in first or layer.digest == self._outline}
-        return hurried | {layer.digest for layer in now}
 
 
 def _described(manifest: Manifest) -> Iterator[tuple[LayerKind, str, str, Digest]]:

@@ -49,11 +49,12 @@ class Running:
     """A packing that goes on for as long as the block lasts, and what it said."""
 
     def __init__(
-        self, sources: list[LayerSource], store: LocalStore, jobs: int = 1, urgent: Sequence[LayerSource] = (),
-        progress: Callable[[int], None] | None = None, launched: bool = True,
+        self, sources: list[LayerSource], store: LocalStore, jobs: int = 1, awaited: Sequence[LayerSource] = (),
+        soon: Sequence[LayerSource] = (), progress: Callable[[int], None] | None = None, launched: bool = True,
     ) -> None:  # fmt: skip
         self.sources, self.store, self.jobs, self.launched = sources, store, jobs, launched
-        self.urgent, self.progress = [source.digest for source in urgent], progress
+        self.awaited, self.soon = ([source.digest for source in each] for each in (awaited, soon))
+        self.progress = progress
         self.notices: list[Notice] = []
         self.done = threading.Event()
 
@@ -61,7 +62,7 @@ class Running:
         form = Packed(self.store, level=1)
         self.packing = Packing(
             self.sources, self.store, form, jobs=self.jobs, notify=self.notices.append, done=self.done.set,
-            urgent=self.urgent, progress=self.progress,
+            awaited=self.awaited, soon=self.soon, progress=self.progress,
         )  # fmt: skip
         if self.launched:
             self.packing.launched()
@@ -130,7 +131,7 @@ def test_what_is_waited_for_comes_first(store: LocalStore, slowly: Slowly) -> No
         node = pool.submit(lambda: DirectoryStore(str(store.root)).open(sources[-1].digest))
         until(lambda: slowly.begun == ["l0", "l7"])
         client = pool.submit(packing.wait, sources[-2].digest)
-        until(lambda: sources[-2].digest in packing._urgent)
+        until(lambda: sources[-2].digest in packing._awaited)
         slowly.allow("l0", "l7", "l6")
         node.result(30).close()
         client.result(30)
@@ -149,11 +150,11 @@ def test_a_layer_and_its_bytecode_come_together(store: LocalStore, slowly: Slowl
         assert slowly.begun == ["l1", "l1"]
 
 
-def test_what_is_urgent_comes_first(store: LocalStore, slowly: Slowly) -> None:
-    """Layers that are urgent are begun before all others and at full priority, though they stand behind them; whoever
+def test_what_the_client_waits_for_comes_first(store: LocalStore, slowly: Slowly) -> None:
+    """Layers that are awaited are begun before all others and at full priority, though they stand behind them; whoever
     waits for them goes on while the others are missing."""
     sources = layers(4, size=1000)
-    with Running(sources, store, urgent=sources[2:]) as packing:
+    with Running(sources, store, awaited=sources[2:]) as packing:
         until(lambda: len(slowly.begun) == 1)
         assert slowly.begun == ["l2"]
         slowly.allow("l2", "l3")
@@ -164,16 +165,19 @@ def test_what_is_urgent_comes_first(store: LocalStore, slowly: Slowly) -> None:
 
 
 def test_the_rest_waits_until_all_has_started(store: LocalStore, slowly: Slowly) -> None:
-    """While nodes start only what is urgent or waited for is packed; then the others are, too."""
-    sources = layers(4, size=1000)
+    """While nodes start only what is waited for is packed, and what will be needed soon, which gives way to the nodes'
+    processes; then the others are, too."""
+    sources = layers(5, size=1000)
     slowly.allow(*(source.name for source in sources))
-    with Running(sources, store, urgent=sources[2:3], launched=False) as packing:
-        packing.wait(sources[2].digest)
+    with Running(sources, store, awaited=sources[3:4], soon=sources[:1], launched=False) as packing:
         packing.wait(sources[3].digest)
+        until(lambda: slowly.begun == ["l3", "l0"])
+        packing.wait(sources[4].digest)
         time.sleep(0.2)
-        assert slowly.begun == ["l2", "l3"]
+        assert slowly.begun == ["l3", "l0", "l4"]
+        assert {name for name, nice in slowly.nice.items() if nice < NICE} == {"l3", "l4"}
         packing.launched()
-        until(lambda: len(slowly.begun) == 4)
+        until(lambda: len(slowly.begun) == 5)
 
 
 def test_progress_is_told_to_whoever_waits(store: LocalStore) -> None:
