@@ -8,6 +8,7 @@ that reads the store, and finds a layer promised but not there, names it in ``wa
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -145,9 +146,8 @@ class Packing:
             thread.join()
 
     def _work(self, for_rest: bool) -> None:
-        if for_rest and hasattr(os, "setpriority"):
-            with suppress(OSError):  # on Linux a thread has a priority of its own
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        if for_rest:
+            give_way()
         try:
             while (layer := self._next(for_rest)) is not None:
                 self._put(layer)
@@ -235,6 +235,16 @@ class Packing:
         with suppress(LikewiseError):
             self._store.prune()  # it has grown: what nobody used for a day makes room
         self._done()
+
+
+def give_way() -> None:
+    """Have this thread, and what it starts, give way to all other processes, from now on.
+
+    Only where a thread has a priority of its own, and its number is no process's: on Linux.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class Last:

@@ -6,7 +6,6 @@ Nobody waits for it, and what goes wrong here is no more than a note: the client
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from likewise.events import Notice, Reporter
 from likewise.model.digest import Digest
 from likewise.model.manifest import Manifest
 from likewise.model.offer import Offer
+from likewise.packing import give_way
 from likewise.sync import Prepared, find_offers, find_packages, remember_others
 from likewise.transport.tasks import in_thread
 
@@ -31,7 +31,6 @@ BYTECODE = 0.15
 
 _LOOK = 1.0  # seconds
 _LITTLE = 1 << 20  # bytes that say nothing of a line
-_NICE = 10
 _T = TypeVar("_T")
 
 
@@ -176,9 +175,7 @@ async def _behind(work: Callable[[], _T]) -> _T:
             set_outcome(outcome)
 
     def run() -> None:
-        if hasattr(os, "setpriority"):
-            with suppress(OSError):  # on Linux a thread has a priority of its own, and what it starts the same
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        give_way()
         outcome: tuple[Callable[[Any], None], Any]
         try:
             outcome = done.set_result, work()
