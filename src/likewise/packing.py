@@ -8,7 +8,6 @@ that reads the store, and finds a layer promised but not there, names it in ``wa
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -23,9 +22,7 @@ from likewise.model.keys import WANTED, promise_key
 from likewise.model.layer import LayerSource
 from likewise.store.lease import Lease
 from likewise.store.local import LocalStore
-
-NICE = 10
-"""The processes that are being started need a core more often than those that pack for them."""
+from likewise.threads import give_way
 
 LOOK = 0.02
 """Seconds between two looks for what nodes wait for."""
@@ -235,16 +232,6 @@ class Packing:
         with suppress(LikewiseError):
             self._store.prune()  # it has grown: what nobody used for a day makes room
         self._done()
-
-
-def give_way() -> None:
-    """Have this thread, and what it starts, give way to all other processes, from now on.
-
-    Only where a thread has a priority of its own, and its number is no process's: on Linux.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class Last:

@@ -16,8 +16,8 @@ from likewise.events import Notice, Reporter
 from likewise.model.digest import Digest
 from likewise.model.manifest import Manifest
 from likewise.model.offer import Offer
-from likewise.packing import give_way
 from likewise.sync import Prepared, find_offers, find_packages, remember_others
+from likewise.threads import give_way
 from likewise.transport.tasks import in_thread
 
 SLOW = 10.0
