@@ -22,7 +22,7 @@ demo: ## a small real environment, replicated, proven and put to work
 
 test: debian ## all tests; what needs root is skipped by name for everyone else
 	@tools/venv.sh test
-	@$(PY) -m pytest --no-fold-skipped -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	@$(PY) -m pytest --no-fold-skipped -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: ## formatting, ruff, mypy strict, names of test modules, shell syntax
 	@tools/venv.sh lint test
