@@ -99,7 +99,10 @@ def put_loose(store: Path, *sources: LayerSource) -> None:
     """Put layers into a store's directory as they are for nodes on its file system: unpacked."""
     (store / "loose").mkdir(parents=True, exist_ok=True)
     for source in sources:
-        write_loose(source, store / loose_key(source.digest), store / loose_listing_key(source.digest))
+        listing = store / loose_listing_key(source.digest)
+        draft = listing.with_name(f"{listing.name}.draft")
+        write_loose(source, store / loose_key(source.digest), draft)
+        draft.rename(listing)  # a node may be looking for it: half a listing would count as damaged, and be removed
 
 
 def put_loose_kit(store: Path, manifest: Manifest) -> Path:
