@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import marshal
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from likewise.errors import LayerError
 from likewise.events import Silent
 from likewise.forms import Loose, Packed
 from likewise.layers.bytecode import Compilation, compile_layers, remove_compiled
+from likewise.layers.content import read_content
 from likewise.model.digest import digest_bytes
 from likewise.model.keys import layer_key
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
@@ -80,10 +80,9 @@ def installed(site: Path, count: int, *, folder: str = "package") -> LayerSource
     return layer_source(LayerKind.DISTRIBUTION, "installed", "1", files)
 
 
-def made_so_far(work: Path) -> int:
-    """How many modules have been written."""
-    header = importlib.util.MAGIC_NUMBER + b"\1\0\0\0"
-    return sum(path.read_bytes().count(header) for path in work.glob("*/modules-*"))
+def made_so_far(compilation: Compilation) -> int:
+    """For how many modules there is bytecode."""
+    return len(compilation._compilers._compiled) if compilation._compilers else 0
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -101,10 +100,10 @@ def test_what_python_has_in_a_site_directory_is_taken_before_anybody_says_what_i
     told: list[int] = []
     with Compilation(python=sys.executable, work=tmp_path / "w", jobs=2) as compilation:
         compilation.expect(str(tmp_path / "site"))
-        wait_for(lambda: made_so_far(tmp_path / "w") == 70)
+        wait_for(lambda: made_so_far(compilation) == 70)
         shutil.rmtree(tmp_path / "site" / "package" / "__pycache__")
         made = compilation.finish([source], told.append)
-        assert made_so_far(tmp_path / "w") == 70
+        assert made_so_far(compilation) == 70
     assert {k: v.digest for k, v in made.layers.items()} == {k: v.digest for k, v in later.layers.items()}
     assert (made.taken, made.compiled, sum(told)) == (70, 0, 70)
 
@@ -115,13 +114,13 @@ def test_what_was_expected_and_is_another_now_is_not_used(tmp_path: Path) -> Non
     work, place = tmp_path / "w", tmp_path / "site" / "package" / "m0.py"
     with Compilation(python=sys.executable, work=work) as compilation:
         compilation.expect(str(tmp_path / "site"))
-        wait_for(lambda: made_so_far(work) == 5)
+        wait_for(lambda: made_so_far(compilation) == 5)
         place.write_bytes(b"x = 'new'\n")
         entry = FileEntry(path="purelib/package/m0.py", sha256=digest_bytes(b"x = 'new'\n"), size=10)
         file = SourceFile(entry=entry, path=str(place))
         made = compilation.finish([layer_source(LayerKind.DISTRIBUTION, "edited", "1", [file])])
         ((pyc,),) = (layer.files for layer in made.layers.values())
-        code = Path(pyc.path).read_bytes()[pyc.offset :][: pyc.entry.size]
+        code = b"".join(read_content(pyc, made.layers[next(iter(made.layers))]))
     assert (made.taken, made.compiled) == (0, 1)
     assert marshal.loads(code[16:]).co_consts[0] == "new"
 
@@ -140,10 +139,10 @@ def test_what_is_needed_does_not_wait_for_what_is_expected(tmp_path: Path) -> No
     for needed in ([source], []):
         with Compilation(python=str(slow), work=tmp_path / "w") as compilation:
             compilation.expect(str(tmp_path / "site"))
-            wait_for(lambda: made_so_far(tmp_path / "w") > 0)
+            wait_for(lambda: made_so_far(compilation) > 0)
             made = compilation.finish(needed)
             assert (len(made.layers), made.compiled) == (len(needed), 3 * len(needed))
-            assert made_so_far(tmp_path / "w") < 200
+            assert made_so_far(compilation) < 200
         remove_compiled(made.layers.values(), work=tmp_path / "w")
         assert list((tmp_path / "w").iterdir()) == []
 

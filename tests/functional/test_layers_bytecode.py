@@ -19,19 +19,20 @@ import pytest
 
 from likewise.errors import LayerError
 from likewise.layers.bytecode import compile_layers, count_modules, remove_compiled
+from likewise.layers.content import read_content
 from likewise.layers.pack import write_archive
 from likewise.model.digest import Digest, digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
 from support.layers import make_source, read_archive
 
 TAG = sys.implementation.cache_tag
+LAYER = layer_source(LayerKind.BYTECODE, "sample", "1", [])  # for messages
 MAKE = "def make(source: bytes, name: str) -> bytes:"
 
 
 def content(file: SourceFile) -> bytes:
     """The bytes of a file of a bytecode layer."""
-    assert file.offset is not None
-    return Path(file.path).read_bytes()[file.offset : file.offset + file.entry.size]
+    return b"".join(read_content(file, LAYER))
 
 
 def compiled(source: LayerSource, work: Path, python: str = sys.executable, jobs: int = 1) -> dict[str, bytes]:

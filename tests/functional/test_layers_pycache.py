@@ -18,8 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from likewise.errors import LayerError
 from likewise.layers import compiler
 from likewise.layers.bytecode import Bytecode, compile_layers
+from likewise.layers.content import read_content
+from likewise.layers.pack import write_archive
 from likewise.model.digest import digest_bytes
 from likewise.model.layer import FileEntry, LayerKind, LayerSource, SourceFile, layer_source
 
@@ -90,8 +93,8 @@ def lay(site: Path, files: Mapping[str, bytes]) -> LayerSource:
 def make(source: LayerSource, work: Path, python: Path | str = sys.executable) -> tuple[Bytecode, dict[str, bytes]]:
     """What `compile_layers` says, and layer path -> bytes of what it made."""
     made = compile_layers([source], python=str(python), work=work, jobs=1)
-    files = made.layers[source.digest].files
-    return made, {file.entry.path: Path(file.path).read_bytes()[file.offset :][: file.entry.size] for file in files}
+    layer = made.layers[source.digest]
+    return made, {file.entry.path: b"".join(read_content(file, layer)) for file in layer.files}
 
 
 def compile_all(site: Path, python: Path | str = sys.executable, *options: str) -> None:
@@ -135,6 +138,18 @@ def test_what_is_taken_equals_what_would_be_compiled(python: Path, mode: str, tm
     argv = [python, "-W", "ignore", "-c", COMPARE]
     done = subprocess.run(argv, input=json.dumps(rows), env=environ, capture_output=True, text=True, check=False)
     assert done.stdout == "equal\n", done.stderr
+
+
+def test_what_is_taken_is_read_when_it_is_packed(tmp_path: Path) -> None:
+    """Nothing of it is written before; a pyc that is another by then is an error that names it."""
+    source = lay(tmp_path / "site", {"one.py": b"x = 1\n", "two.py": b"x = 2\n"})
+    compile_all(tmp_path / "site")
+    layer = compile_layers([source], python=sys.executable, work=tmp_path / "work", jobs=1).layers[source.digest]
+    assert list((tmp_path / "work").iterdir()) == []
+    pyc = pyc_of(tmp_path / "site" / "two.py")
+    pyc.write_bytes(pyc.read_bytes()[:16] + marshal.dumps(compile("x = 3", str(tmp_path / "site/two.py"), "exec")))
+    with pytest.raises(LayerError, match=r"two.*pyc changed while it was being packed"):
+        write_archive(layer, io.BytesIO())
 
 
 @pytest.mark.skipif(sys.version_info[:2] not in ((3, 11), (3, 12)), reason="others compile to other bytes each time")
@@ -327,8 +342,10 @@ PLACE = "/client/site/mod.py"
 def test_renaming_in_place_is_unmarshalling_and_renaming(text: str, before: str) -> None:
     """Whatever the constants are: what is renamed in the bytes is the code that importlib's own renaming gives."""
     pyc = bytes(16) + marshal.dumps(compile(text, before, "exec"))
-    made = compiler.renamed(pyc, PLACE, "mod.py")
-    if made is not None:
+    piece = compiler.renamed(pyc, PLACE, "mod.py")
+    if piece is not None:
+        start, stop, instead = piece
+        made = pyc[16:start] + instead + pyc[stop:]
         assert marshal.dumps(marshal.loads(made), 2) == marshal.dumps(compile(text, "mod.py", "exec"), 2)
         assert made.count(b"/client") == 0
     elif before == PLACE:

@@ -133,8 +133,8 @@ class Compilation:
         compiled, tag = self._compilers.finish(progress)
         made = {digest: _layer(source, self._tasks[digest], compiled, tag) for digest, source in by_digest.items()}
         layers = {digest: layer for digest, layer in made.items() if layer.files}
-        if layers:
-            self._folder = None
+        if any(file.change is None for layer in layers.values() for file in layer.files):
+            self._folder = None  # something is in it
         used = [compiled[key] for key in self._begun if key in compiled]
         taken = sum(one.taken for one in used)
         return Bytecode(layers, taken, len(used) - taken)
@@ -171,7 +171,7 @@ def remove_compiled(layers: Iterable[LayerSource], *, work: Path) -> None:
     work : Path
         As given to them.
     """
-    for place in {file.path for layer in layers for file in layer.files}:
+    for place in {file.path for layer in layers for file in layer.files if file.change is None}:
         shutil.rmtree(work / Path(place).relative_to(work).parts[0], ignore_errors=True)
 
 
@@ -207,7 +207,7 @@ def _layer(source: LayerSource, tasks: Iterable[Task], compiled: Mapping[Key, Co
         done = compiled.get(task.key)
         if done:
             entry = FileEntry(path=_pyc(task.file.entry.path, tag), sha256=done.sha256, size=done.size)
-            files.append(SourceFile(entry=entry, path=done.path, offset=done.offset))
+            files.append(SourceFile(entry=entry, path=done.path, offset=done.offset, change=done.change))
     return layer_source(LayerKind.BYTECODE, source.name, source.version, files)
 
 

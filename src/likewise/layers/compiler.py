@@ -3,11 +3,13 @@
 `likewise.layers.bytecode` hands this file's source to that interpreter (``python -c``), which may be any Python from
 3.10 on and has never heard of likewise. It says its cache tag and magic number in a first line, then reads one JSON
 line per batch, ``[[path, sha256, name], …]``, and answers with lines that are lists, one item for each file: a word,
-or ``[sha256, offset, size, taken]`` of a pyc that it has appended to the file named by its argument. All lie in one
-file because creating and removing thousands of them takes longer than writing what is in them.
+or ``[sha256, size, taken, where]`` of a pyc. Where is its offset in the file named by the argument, to which it was
+appended: all lie in one file because creating and removing thousands of them takes longer than writing what is in them.
+Or it is what makes it of a file that is there, ``[path, head, start, stop, instead]``, bytes as hexadecimal digits (see
+`likewise.model.layer.Change`): then nothing is written at all.
 
 A line may also be a text, a folder: until it is through or the next line comes, it looks there for modules whose
-bytecode will be wanted, and says ``[sha256, offset, size, taken, name, sha256 of the source]`` of each that it can
+bytecode will be wanted, and says ``[sha256, size, taken, where, name, sha256 of the source]`` of each that it can
 take. An empty list ends that.
 
 Bytecode that this interpreter has made before is *taken* rather than made again; which, says `find`. That is not
@@ -106,22 +108,56 @@ def answer(path: str, sha256: str, name: str, out: BinaryIO) -> object:
         if hashlib.sha256(source).hexdigest() != sha256:
             return "changed"
         taken = find(path, source, status, name)
+        if taken:
+            return taken.told(source, out)
         try:
-            code = taken or make(source, name)
+            code = make(source, name)
         except Exception:  # Python 2, templates, deliberately broken test data, too deeply nested
             return "skipped"
-        return [*append(source, code, out), taken is not None]
+        return append(header(source) + code, out, taken=False)
     except OSError as error:
         return f"{error.filename or out.name}: {error.strerror}"
 
 
-def append(source: bytes, code: bytes, out: BinaryIO) -> list[object]:
-    """Write the pyc with the marshalled `code` of `source`; its sha256, place and size."""
-    data = MAGIC + UNCHECKED + importlib.util.source_hash(source) + code
+def header(source: bytes) -> bytes:
+    """The header of the bytecode of `source`."""
+    return MAGIC + UNCHECKED + importlib.util.source_hash(source)
+
+
+def append(data: bytes, out: BinaryIO, *, taken: bool) -> list[object]:
+    """Write a pyc; what is said of it."""
     offset = out.tell()
     out.write(data)
     out.flush()
-    return [hashlib.sha256(data).hexdigest(), offset, len(data)]
+    return [hashlib.sha256(data).hexdigest(), len(data), taken, offset]
+
+
+class Taken:
+    """Bytecode that this interpreter has made before.
+
+    Parameters
+    ----------
+    code : bytes
+        The marshalled code.
+    path : str
+        The pyc, if its bytes are the code's but for a piece that was replaced; else "".
+    start, stop : int
+        Where that was in it.
+    instead : bytes
+        What stands there in the code.
+    """
+
+    def __init__(self, code: bytes, path: str = "", start: int = 0, stop: int = 0, instead: bytes = b"") -> None:
+        self.code, self.path, self.start, self.stop, self.instead = code, path, start, stop, instead
+
+    def told(self, source: bytes, out: BinaryIO) -> list[object]:
+        """What is said of it, the bytecode of `source`; it is written where it has to be."""
+        head = header(source)
+        data = head + self.code
+        if not self.path:
+            return append(data, out, taken=True)
+        where = [self.path, head.hex(), self.start, self.stop, self.instead.hex()]
+        return [hashlib.sha256(data).hexdigest(), len(data), True, where]
 
 
 def look(root: str, out: BinaryIO) -> Iterator[object]:
@@ -144,7 +180,7 @@ def glance(path: str, name: str, out: BinaryIO) -> Iterator[object]:
         return
     if taken:
         try:
-            yield [*append(source, taken, out), True, name, hashlib.sha256(source).hexdigest()]
+            yield [*taken.told(source, out), name, hashlib.sha256(source).hexdigest()]
         except OSError as error:
             yield f"{out.name}: {error.strerror}"
 
@@ -155,8 +191,8 @@ def make(source: bytes, name: str) -> bytes:
     return marshal.dumps(code[0])  # which has another owner, as where importlib does it: marshal notes what has two
 
 
-def find(path: str, source: bytes, status: os.stat_result, name: str) -> bytes | None:
-    """The marshalled code of the pyc that this interpreter would load for `source`, renamed; None without one.
+def find(path: str, source: bytes, status: os.stat_result, name: str) -> Taken | None:
+    """The code of the pyc that this interpreter would load for `source`, renamed; None without one.
 
     The pyc has to lie in the real ``__pycache__`` beside the source, be no link, belong to the source's owner and be
     writable by nobody who can't write the source; `is_valid` says which headers do.
@@ -165,10 +201,15 @@ def find(path: str, source: bytes, status: os.stat_result, name: str) -> bytes |
     try:
         if not file.endswith(".py") or not is_safe_folder(folder):
             return None
-        pyc, cached = read(f"{folder}/__pycache__/{file[:-3]}.{TAG}.pyc", os.O_NOFOLLOW)
+        place = f"{folder}/__pycache__/{file[:-3]}.{TAG}.pyc"
+        pyc, cached = read(place, os.O_NOFOLLOW)
         if not is_as_safe(cached, status) or not is_valid(pyc, source, status):
             return None
-        return renamed(pyc, path, name) or remarshalled(pyc, source, path, name)
+        if piece := renamed(pyc, path, name):
+            start, stop, instead = piece
+            return Taken(b"".join((pyc[HEADER:start], instead, pyc[stop:])), place, start, stop, instead)
+        made = remarshalled(pyc, source, path, name)
+        return Taken(made) if made else None
     except Exception:  # not there, not readable, not marshal's, not code: Python would compile, or fail
         return None
 
@@ -203,8 +244,9 @@ def is_valid(pyc: bytes, source: bytes, status: os.stat_result) -> bool:
     return pyc[4:HEADER] == struct.pack("<III", 0, int(status.st_mtime) & 0xFFFFFFFF, len(source) & 0xFFFFFFFF)
 
 
-def renamed(pyc: bytes, path: str, name: str) -> bytes | None:
-    """The code in `pyc` with `name` for `path`, without unmarshalling it; None where that is not surely right.
+def renamed(pyc: bytes, path: str, name: str) -> tuple[int, int, bytes] | None:
+    """What puts `name` in the place of `path` in the code of `pyc`: the piece from where to where is replaced, and by
+    what. Found without unmarshalling it; None where that is not surely right.
 
     All code of a module shares one file name, which marshal writes once. It is surely that if it is the only thing in
     the pyc that names its root, what follows it is what follows the file name of code, and the code of the module,
@@ -224,7 +266,7 @@ def renamed(pyc: bytes, path: str, name: str) -> bytes | None:
     refers = kind & SHARED and pyc[module - 5] == REFERENCE and HEADER < end_of_code(pyc, end) < module
     if end_of_code(pyc, module) != len(pyc) or not (refers or end == module):
         return None
-    return b"".join((pyc[HEADER : at - 1], bytes((len(new),)), new, pyc[end:]))
+    return at - 1, end, bytes((len(new),)) + new
 
 
 def end_of_code(pyc: bytes, at: int) -> int:

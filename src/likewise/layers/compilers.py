@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from likewise.errors import LayerError
 from likewise.layers import compiler
 from likewise.layers.content import differs
 from likewise.model.digest import Digest
-from likewise.model.layer import LayerSource, SourceFile
+from likewise.model.layer import Change, LayerSource, SourceFile
 
 Progress = Callable[[int], None]
 Key = tuple[str, Digest]
@@ -45,13 +45,23 @@ class Task(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """Bytecode: what it is, where it lies, and whether the interpreter had it already."""
+    """Bytecode: what it is, whether the interpreter had it already, and where it lies or what it is made of."""
 
     sha256: Digest
     size: int
-    path: str
-    offset: int
     taken: bool
+    path: str
+    offset: int | None
+    change: Change | None
+
+
+def _compiled(file: str, sha256: str, size: int, taken: bool, where: int | list[Any]) -> Compiled:
+    """What an interpreter that writes to `file` has said of some bytecode."""
+    if isinstance(where, int):
+        return Compiled(Digest(sha256), size, taken, file, where, None)
+    path, head, start, stop, instead = where
+    change = Change(head=bytes.fromhex(head), start=start, stop=stop, instead=bytes.fromhex(instead))
+    return Compiled(Digest(sha256), size, taken, path, None, change)
 
 
 class _Child(NamedTuple):
@@ -279,11 +289,11 @@ class Compilers:
                     self._looking.remove(process)
         return False
 
-    def _find(self, file: str, one: tuple[str, int, int, bool, str, str] | str) -> None:
+    def _find(self, file: str, one: list[Any] | str) -> None:
         if isinstance(one, str):
             raise LayerError(f"A module could not be compiled ({one}).", where=file)
-        digest, offset, size, taken, name, source = one
-        self._compiled[name, Digest(source)] = Compiled(Digest(digest), size, file, offset, taken)
+        *said, name, source = one
+        self._compiled[name, Digest(source)] = _compiled(file, *said)
 
     def _source(self, task: Task) -> str:
         if task.file.data is None:
@@ -293,10 +303,9 @@ class Compilers:
         path.write_bytes(task.file.data)
         return str(path)
 
-    def _take(self, task: Task, file: str, answer: tuple[str, int, int, bool] | str) -> None:
+    def _take(self, task: Task, file: str, answer: list[Any] | str) -> None:
         if not isinstance(answer, str):
-            digest, offset, size, taken = answer
-            self._compiled[task.key] = Compiled(Digest(digest), size, file, offset, taken)
+            self._compiled[task.key] = _compiled(file, *answer)
         elif answer == "changed" and task.file.believed:
             raise differs(task.file, task.layer)
         elif answer == "changed":

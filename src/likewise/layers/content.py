@@ -68,7 +68,7 @@ def read_content(file: SourceFile, source: LayerSource) -> Iterator[bytes]:
 def _read(file: SourceFile) -> Iterator[bytes]:
     """The file's bytes; one call more than it takes to read all of them shows whether it has grown."""
     size = file.entry.size
-    if file.prefix:
+    if file.prefix or file.change:
         yield read_original(file)
         return
     descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -86,8 +86,8 @@ def _read(file: SourceFile) -> Iterator[bytes]:
 
 
 def read_original(file: SourceFile) -> bytes:
-    """The content of a file in which a prefix stands for the placeholder, as it was before: what the entry says of it,
-    or something else if that can't be had.
+    """The content of a file in which a prefix stands for the placeholder, as it was before, or to which a change
+    applies: what the entry says of it, or something else if that can't be had.
 
     Raises
     ------
@@ -95,6 +95,8 @@ def read_original(file: SourceFile) -> bytes:
     """
     entry = file.entry
     data = Path(file.path).read_bytes()
+    if file.change is not None:
+        return file.change.apply(data)
     found = original_of(data, entry.placeholder, file.prefix, entry.sha256, binary=entry.binary)
     return data if found is None else found
 

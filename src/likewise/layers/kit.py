@@ -160,7 +160,7 @@ def _content(file: SourceFile) -> bytes:
     data = file.data
     if data is None:
         try:
-            data = read_original(file) if file.prefix else _read(file)
+            data = read_original(file) if file.prefix or file.change else _read(file)
         except OSError as error:
             raise LayerError(f"A file of the kit can't be read ({error}).", where=file.path) from error
     if digest_bytes(data) != file.entry.sha256:

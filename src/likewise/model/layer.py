@@ -72,6 +72,29 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     binary: bool = False
 
 
+class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What makes the content of an entry of a file that the client has: another beginning, and a piece replaced.
+
+    Attributes
+    ----------
+    head : bytes
+        In place of as many bytes.
+    start, stop : int
+        Where the piece is, as for slices.
+    instead : bytes
+        What stands in its place.
+    """
+
+    head: bytes
+    start: int
+    stop: int
+    instead: bytes
+
+    def apply(self, data: bytes) -> bytes:
+        """The content, made of the file's."""
+        return b"".join((self.head, data[len(self.head) : self.start], self.instead, data[self.stop :]))
+
+
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where the client can read the content of `entry`: a file of its own, part of a file, or `data` made in memory.
 
@@ -89,6 +112,8 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         it turns out to be another (see `likewise.layers.content`).
     prefix : str
         Not "" when an installer has put this folder in the place of the entry's placeholder in the file at `path`.
+    change : Change, optional
+        What makes the content of the file at `path`.
     """
 
     entry: FileEntry
@@ -97,6 +122,7 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     offset: int | None = None
     believed: str = ""
     prefix: str = ""
+    change: Change | None = None
 
 
 class LazyFiles(Sequence[SourceFile]):
