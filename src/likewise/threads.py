@@ -14,7 +14,8 @@ NICE = 10
 def give_way() -> None:
     """Have this thread, and the processes that it starts, give way to all others, from now on.
 
-    Only where a thread has a priority of its own, and its number is no process's: on Linux.
+    Only where a thread has a priority of its own, and its number is no process's: on Linux. Where that schedules by
+    sessions (``kernel.sched_autogroup_enabled``, see sched(7)), the others are above all those of its own session.
     """
     if sys.platform == "linux":
         with suppress(OSError):
