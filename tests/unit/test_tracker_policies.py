@@ -26,6 +26,16 @@ def finish(found: Tracker) -> list[Transfer]:
     return done
 
 
+def one_by_one(found: Tracker) -> list[Transfer]:
+    """Let every transfer succeed, the oldest first, and see after each what follows; all of them, in order."""
+    running = found.running()
+    done: list[Transfer] = []
+    while running := running + found.begin():
+        done.append(running.pop(0))
+        found.have(done[-1].node, done[-1].digest)
+    return done
+
+
 def test_the_client_gives_each_layer_once() -> None:
     """A hundred nodes want the same layers, and each leaves the client a single time, for the hub."""
     nodes = [f"n{i}" for i in range(100)]
@@ -367,6 +377,22 @@ def test_what_a_node_made_when_it_left_another_one_fetches() -> None:
     (second,) = found.begin()
     assert (second.digest, second.source) == ("a", INDEX)
     assert second.node not in (first.node, HUB)
+
+
+def test_the_hub_fetches_what_it_cannot_have_from_the_one_who_has_it() -> None:
+    """It was busy when the layer was given to others and no longer stood in line: the client is not asked even so."""
+    for seed in range(50):
+        found = Tracker(HUB, uploads=2, downloads=2, client_uploads=1, fetches=3, seed=seed)
+        found.joined("n0", ["a", "d"])
+        for layer in ("a", "b", "c"):
+            found.offer(layer, "wheel", site="https://index.example", client_has=False)
+        found.joined("n0")
+        found.want("n0", ["a", "b", "c", "d", "e"])
+        found.joined("n1", ["a", "b", "c", "d"])
+        for transfer in [t for t in found.begin() if (t.node, t.source) == (HUB, "n1")][:1]:
+            found.failed(HUB, transfer.digest, "n1", damaged=False)
+        assert {t.digest for t in one_by_one(found) if t.source == CLIENT} <= {"d", "e"}
+        assert not found.unavailable()
 
 
 def test_the_client_gives_what_the_last_one_who_could_fetch_leaves_behind() -> None:

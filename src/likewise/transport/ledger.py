@@ -289,6 +289,8 @@ class Ledger:
         wheel = layer.wheel
         if wheel is None or len(wheel.failed) >= FETCHERS or len(wheel.site.complaints) >= WITNESSES:
             return False
+        if self._may_fetch(self._hub, layer, wheel):  # it may not stand among the takers: it had no slot free
+            return True
         return any(self._may_fetch(taker, layer, wheel) for taker in layer.takers)
 
     def _blame_site(self, taker: Node, layer: Layer, wheel: Wheel, damaged: bool) -> None:
