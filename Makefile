@@ -6,12 +6,13 @@ PY := .venv/bin/python
 WORKERS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+ROUNDS ?= 5
 
 # What steers a Python elsewhere must not steer the ones we start.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean debian
+.PHONY: help demo test fuzz lint format bench clean debian
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -23,6 +24,11 @@ demo: ## a small real environment, replicated, proven and put to work
 test: debian ## all tests; what needs root is skipped by name for everyone else
 	@tools/venv.sh test
 	@$(PY) -m pytest --no-fold-skipped -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+fuzz: ## the property tests with examples that nobody has tried yet (ROUNDS=5 times)
+	@tools/venv.sh test
+	@for round in $$(seq $(ROUNDS)); do \
+	  $(PY) -m pytest -q -n $(WORKERS) --hypothesis-profile=others tests/property $(PYTEST_ARGS) || exit 1; done
 
 lint: ## formatting, ruff, mypy strict, names of test modules, shell syntax
 	@tools/venv.sh lint test

@@ -10,12 +10,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `support`
 
 from support.conda_channel import conda_channel, conda_prefix  # noqa: F401 - likewise
 from support.testbed import fake_hosts  # noqa: F401 - likewise
 from support.w160 import w160_python  # noqa: F401 - a fixture of the whole suite
+
+# Every run of the suite tries the same examples, so what fails comes of what was changed. `make fuzz` tries others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("others", print_blob=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)
