@@ -27,7 +27,7 @@ def floor() -> list[str]:
 def test_the_core_with_the_oldest_dask(tmp_path: Path) -> None:
     """The core of the cluster tests passes in a prefix with the lowest versions that pyproject.toml allows."""
     assert len(floor()) == 2
-    python = make_user_venv(tmp_path / "venv", *floor(), "pytest", "pytest-timeout")
+    python = make_user_venv(tmp_path / "venv", *floor(), "pytest", "pytest-timeout", "hypothesis")
     argv = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CORE, "tests/cluster/test_local_cluster.py"]
     done = subprocess.run(argv, cwd=ROOT, env=clean_environ(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
